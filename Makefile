@@ -1,0 +1,37 @@
+# The two commands of the README are `make demo` and `make test`; each makes .venv when it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test check slow soak clean
+
+demo: $(READY)
+	$(BIN)/idia demo
+
+test: check
+	$(PYTEST)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+slow: $(READY)
+	$(PYTEST) -m "slow and not soak"
+
+# IDIA_SOAK=0.1 runs a tenth of it.
+soak: $(READY)
+	$(PYTEST) -m soak
+
+clean:
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "idia needs Python 3.11 or later; this is $$($(PYTHON) --version). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]" --constraint constraints.txt
+	touch $@
