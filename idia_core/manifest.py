@@ -1,0 +1,167 @@
+"""Fingerprints and seals: what a stage was made from, and proof that it is done."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from upath import UPath
+
+from idia_core.errors import SealError
+from idia_core.storage import write_text
+
+MANIFEST = "manifest.json"
+PACKAGES = ("ray", "pyarrow", "numpy", "torch", "open_clip_torch", "webdataset", "opencv-python-headless", "Faker")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Record):
+    """One file of a stage's output; `path` is relative to the stage's folder."""
+
+    path: str
+    bytes: int
+    sha256: str
+    rows: int | None = None
+
+    @property
+    def table(self) -> str:
+        """The table that the file belongs to: the first part of its path."""
+        return self.path.partition("/")[0]
+
+
+class Receipt(_Record):
+    """Proof that one split is done: the files it wrote and the rows it counted, by reason."""
+
+    split: str
+    key: str
+    files: tuple[FileEntry, ...] = ()
+    counts: dict[str, int] = {}
+
+
+class InputRecord(_Record):
+    """Where an input came from; `digest` changes whenever its content does."""
+
+    source: str
+    digest: str
+    files: int
+
+
+class Provenance(_Record):
+    """Who made an output, with what and when (UTC)."""
+
+    argv: tuple[str, ...]
+    commit: str | None
+    dirty: bool | None
+    python: str
+    versions: dict[str, str]
+    started: str
+    seconds: float
+
+
+class Manifest(_Record):
+    """The seal of a stage: written last, so that a stage without one is not done."""
+
+    stage: str
+    version: int
+    fingerprint: str
+    config: dict[str, Any]
+    resources: dict[str, Any]
+    inputs: dict[str, InputRecord]
+    counts: dict[str, int]
+    receipts: tuple[Receipt, ...]
+    provenance: Provenance
+
+    def files(self, table: str) -> list[FileEntry]:
+        """The files of one table, in the order of their paths."""
+        return sorted((f for r in self.receipts for f in r.files if f.table == table), key=lambda f: f.path)
+
+    def tables(self) -> list[str]:
+        """The names of the tables that the stage wrote."""
+        return sorted({f.table for r in self.receipts for f in r.files})
+
+    def digest(self, table: str) -> str:
+        """The SHA-256 over the paths and hashes of a table's files: the same content, the same digest."""
+        return digest_of([(f.path, f.sha256) for f in self.files(table)])
+
+
+def digest_of(value: Any) -> str:
+    """The SHA-256 of a JSON-like value, independent of the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint(stage: str, version: int, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """What a stage's output depends on: its version, its config without resources, its inputs' digests."""
+    return digest_of({"stage": stage, "version": version, "config": config, "inputs": inputs})
+
+
+def total_counts(receipts: Iterable[Receipt]) -> dict[str, int]:
+    """The counts of all splits, summed by reason."""
+    total: Counter[str] = Counter()
+    for receipt in receipts:
+        total.update(receipt.counts)
+    return dict(sorted(total.items()))
+
+
+def read_manifest(folder: UPath) -> Manifest | None:
+    """The seal in `folder`, or None where the stage is not done.
+
+    Raises `SealError` when the file is there but is no manifest of ours.
+    """
+    path = folder / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        fix = "Move the folder away and run the stage again."
+        raise SealError(f"the manifest cannot be read: {error.errors()[0]['msg']}", str(path), fix) from None
+
+
+def write_manifest(folder: UPath, manifest: Manifest) -> None:
+    """Seal `folder`."""
+    write_text(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+
+
+def missing_files(folder: UPath, files: Iterable[FileEntry]) -> list[FileEntry]:
+    """Those of the files that are not in `folder` with the size their entry gives."""
+    sizes = {str(name): info["size"] for name, info in folder.fs.find(folder.path, detail=True).items()}
+    root = folder.path.rstrip("/")
+    return [f for f in files if sizes.get(f"{root}/{f.path}") != f.bytes]
+
+
+def code_version() -> tuple[str | None, bool | None]:
+    """The checkout's commit and whether it has uncommitted changes; None, None outside a checkout."""
+    root = Path(__file__).parent.parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return commit.stdout.strip(), bool(status.stdout.strip())
+
+
+def provenance(argv: Iterable[str], started: str, seconds: float) -> Provenance:
+    """The provenance of an output made just now by this process."""
+    commit, dirty = code_version()
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return Provenance(
+        argv=tuple(argv),
+        commit=commit,
+        dirty=dirty,
+        python=platform.python_version(),
+        versions=versions,
+        started=started,
+        seconds=round(seconds, 3),
+    )

@@ -1,0 +1,139 @@
+"""Files at any fsspec URL: found by pattern, written whole or not at all."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from upath import UPath
+
+from idia_core.errors import BusyError, MissingInputError
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def is_local(path: UPath) -> bool:
+    """True for a path on this machine's own file system, where a rename is atomic."""
+    return path.protocol in ("", "file", "local")
+
+
+def as_path(url: str) -> UPath:
+    """The path of a URL or of a local name; local ones are made absolute, so that workers elsewhere agree."""
+    path = UPath(url)
+    return UPath(Path(path.path).expanduser().absolute()) if is_local(path) else path
+
+
+@contextmanager
+def write_whole(path: UPath) -> Iterator[IO[bytes]]:
+    """Open `path` for writing so that it appears complete or not at all.
+
+    The bytes go to a temporary file: beside the target and renamed where the target is local, in the
+    system's temporary folder and uploaded with one PUT elsewhere. On an error nothing is left behind.
+    """
+    if is_local(path):
+        folder = Path(path.path).parent
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        folder = Path(tempfile.gettempdir())
+    temporary = folder / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        if is_local(path):
+            temporary.replace(path.path)
+        else:
+            path.fs.put_file(str(temporary), path.path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: UPath, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with write_whole(path) as file:
+        file.write(text.encode())
+
+
+def sha256_of(path: UPath) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def remove_temporaries(folder: UPath) -> int:
+    """Delete the temporary files and folders that killed writers left below `folder`; returns how many."""
+    if not is_local(folder):
+        return 0  # a killed upload leaves nothing behind: an object exists after its PUT or not at all
+    left = list(Path(folder.path).rglob(f".*{TEMPORARY_SUFFIX}"))
+    for path in left:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return len(left)
+
+
+def remove_tree(folder: UPath) -> None:
+    """Delete `folder` and all that is in it; nothing happens where there is none."""
+    if folder.exists():
+        folder.fs.rm(folder.path, recursive=True)
+
+
+def move_tree(source: UPath, target: UPath) -> None:
+    """Move a folder; a rename on a local disk, a copy and delete on an object store."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.fs.mv(source.path.rstrip("/"), target.path.rstrip("/"), recursive=True)
+
+
+def find_files(url: str, pattern: str, where: str) -> list[UPath]:
+    """The files that `url` names, in sorted order: itself, those of a folder that match `pattern`, or a glob's.
+
+    Raises `MissingInputError` when there is none: an input that matches nothing is never an empty success.
+    """
+    path = as_path(url)
+    if any(character in url for character in "*?["):
+        found = [UPath(path.fs.unstrip_protocol(name), **path.storage_options) for name in path.fs.glob(path.path)]
+    elif path.is_dir():
+        found = [file for file in path.glob(pattern) if file.is_file()]
+    else:
+        found = [path] if path.exists() else []
+    if not found:
+        shown = f"{url.rstrip('/')}/{pattern}" if path.is_dir() else url
+        raise MissingInputError(f"no file matches '{shown}'", where, "Check the path.")
+    return sorted(found, key=str)
+
+
+def identity_of(path: UPath) -> tuple[str, int, str]:
+    """What tells, without reading it, that a file has changed: its name, its size in bytes, its ETag or mtime."""
+    info = path.fs.info(path.path)
+    version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
+    return path.name, int(info["size"]), str(version)
+
+
+@contextmanager
+def sole_writer(folder: UPath) -> Iterator[None]:
+    """Hold a folder against a second run while the block lasts; the kernel lets go of it when the process dies.
+
+    Raises `BusyError` when another process holds it. Object stores know no locks and are not held.
+    """
+    if not is_local(folder):
+        yield
+        return
+    Path(folder.path).mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder.path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError("another run is writing there", str(folder), "Wait for it, or stop it.") from None
+        yield
+    finally:
+        os.close(handle)
