@@ -1,0 +1,75 @@
+"""Decoding pictures from anywhere, safely: upright, RGB, never larger than agreed, with a reason when it fails."""
+
+import io
+import warnings
+from enum import StrEnum
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+ORIENTATION = 0x0112
+"""EXIF tag."""
+MAX_PIXELS = 64_000_000
+"""A picture with more pixels than this is refused before it is decoded: it may be a decompression bomb."""
+
+
+class PictureStatus(StrEnum):
+    """What became of a picture."""
+
+    OK = "ok"
+    EMPTY = "empty"
+    BROKEN = "broken"
+    TOO_LARGE = "too_large"
+    DUPLICATE = "duplicate"
+
+
+def decode_picture(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image | None, PictureStatus]:
+    """The first frame of an encoded picture as upright RGB, or None with the reason why not.
+
+    EXIF orientation is applied, transparency is laid on white, and 16-bit grey is scaled to 8 bits.
+    """
+    if not content:
+        return None, PictureStatus.EMPTY
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # our own limit is below Pillow's; its other remarks change nothing
+            with Image.open(io.BytesIO(content)) as picture:
+                if picture.width * picture.height > max_pixels:
+                    return None, PictureStatus.TOO_LARGE
+                picture.load()
+                return _as_rgb(ImageOps.exif_transpose(picture)), PictureStatus.OK
+    except Image.DecompressionBombError:
+        return None, PictureStatus.TOO_LARGE
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):  # what Pillow's readers raise on broken bytes
+        return None, PictureStatus.BROKEN
+
+
+def _as_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        picture = picture.convert("I").point(lambda value: value / 256).convert("L")
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        on_white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(on_white, picture.convert("RGBA")).convert("RGB")
+    return picture.convert("RGB")
+
+
+def training_encoding(content: bytes, picture: Image.Image) -> bytes:
+    """An encoding that any loader shows as `picture`, pixel for pixel: `content` itself if it is a plain upright JPEG.
+
+    Loaders such as open_clip's know no EXIF orientation and convert other modes their own way; those become PNG.
+    """
+    with Image.open(io.BytesIO(content)) as original:
+        upright = original.getexif().get(ORIENTATION, 1) == 1
+        if original.format == "JPEG" and original.mode == "RGB" and upright:
+            return content
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def encode_thumbnail(picture: Image.Image, longest_side: int, quality: int = 85) -> bytes:
+    """A JPEG of at most `longest_side` pixels."""
+    small = picture.copy()
+    small.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=quality)
+    return buffer.getvalue()
