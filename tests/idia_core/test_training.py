@@ -1,0 +1,215 @@
+"""The recipe, the flags, the progress and the final weights of a training run, and real runs through torchrun."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from cluster.torchrun import torchrun_argv, training_environment
+from idia_core.errors import InvalidInputError, TrainingError
+from idia_core.training import (
+    MODEL_CONFIG,
+    Progress,
+    TrainingRecipe,
+    check_nothing_skipped,
+    checkpoint_path,
+    final_weights,
+    open_clip_flags,
+    read_progress,
+)
+
+LINE = (
+    "2026-11-23,22:28:31 | INFO | "
+    "Train Epoch: {epoch} [ {done}/1152 (56%)] Data (t): 0.099 Batch (t): 0.821, "
+    "173.697/s, 86.8484/s/gpu LR: 0.000812 Logit Scale: 14.222 Loss: {loss} (3.9108)\n"
+)
+
+
+def test_an_unknown_field_is_refused() -> None:
+    """A misspelt setting is an error, never ignored."""
+    with pytest.raises(ValidationError, match="epoch_count"):
+        TrainingRecipe(epoch_count=3)
+
+
+def test_the_flags_say_what_the_recipe_says() -> None:
+    """Each field reaches open_clip's own parser with its value."""
+    from open_clip_train.params import parse_args  # noqa: PLC0415 - slow to import
+
+    recipe = TrainingRecipe(
+        epochs=7, learning_rate=0.002, adam_beta2=0.95, seed=11, extra_flags=("--grad-clip-norm", "1")
+    )
+    args = parse_args(open_clip_flags(recipe, "shards/{0..3}.tar", 2 * recipe.global_batch_size, "k25", Path("logs")))
+    assert (args.model, args.train_data, args.name, args.logs) == ("idia-vit-tiny", "shards/{0..3}.tar", "k25", "logs")
+    assert (args.epochs, args.lr, args.beta2, args.seed, args.grad_clip_norm) == (7, 0.002, 0.95, 11, 1.0)
+    assert (args.train_num_samples, args.batch_size) == (2 * recipe.global_batch_size, recipe.batch_size_per_process)
+    assert (args.device, args.workers, args.local_loss, args.gather_with_grad) == ("cpu", 0, True, True)
+
+
+@pytest.mark.parametrize("samples", [0, 95, 97])
+def test_pairs_that_do_not_fill_the_batches_are_refused(samples: int) -> None:
+    """Otherwise open_clip would show some pairs twice an epoch."""
+    recipe = TrainingRecipe(processes=2, batch_size_per_process=48)
+    with pytest.raises(InvalidInputError, match="global batch of 96"):
+        open_clip_flags(recipe, "x.tar", samples, "k1", Path("logs"))
+
+
+def test_progress_is_read_from_the_newest_line() -> None:
+    """Epochs are counted from 1, and the fraction is of the whole run."""
+    log = "epochs: 3\n" + LINE.format(epoch=0, done=1152, loss="4.5") + LINE.format(epoch=1, done=576, loss="3.25")
+    assert read_progress(log, epochs=4) == Progress(2, 4, 576, 1152, 3.25, 173.697)
+    assert read_progress(log, epochs=4).fraction == 0.375
+
+
+def test_a_diverged_run_has_progress_too() -> None:
+    """A loss that is not a number is read as one."""
+    progress = read_progress(LINE.format(epoch=0, done=576, loss="nan"), epochs=1)
+    assert np.isnan(progress.loss)
+
+
+def test_no_step_is_no_progress() -> None:
+    """Before the first step there is nothing to show."""
+    assert read_progress("2026-11-23,22:28:27 | INFO | Start epoch 0\n", epochs=2) is None
+
+
+def test_a_skipped_shard_is_an_error() -> None:
+    """open_clip only warns of it."""
+    check_nothing_skipped("INFO | Start epoch 0\n", "k5")
+    with pytest.raises(TrainingError, match=r"1 training pairs or shards.*model k5"):
+        check_nothing_skipped("WARNING | Handling webdataset error (ReadError('x')). Ignoring.\n", "k5")
+
+
+def _checkpoint(path: Path, epoch: int, value: float, prefix: str = "module.") -> Path:
+    """A file as open_clip_train leaves it, with one small weight and a view of a larger one."""
+    import torch  # noqa: PLC0415
+
+    state = {f"{prefix}b": torch.full((3,), value), f"{prefix}a": torch.arange(100.0)[:4]}
+    torch.save({"epoch": epoch, "name": str(path), "state_dict": state, "optimizer": {"step": path.stem}}, path)
+    return path
+
+
+def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
+    """Neither the file's name nor the prefix nor the optimiser's state is in the result."""
+    import torch  # noqa: PLC0415
+
+    recipe = TrainingRecipe(epochs=2)
+    one = final_weights(_checkpoint(tmp_path / "one.pt", 2, 0.5), recipe)
+    assert one == final_weights(_checkpoint(tmp_path / "other.pt", 2, 0.5, prefix=""), recipe)
+    assert one != final_weights(_checkpoint(tmp_path / "third.pt", 2, 0.6), recipe)
+    weights = torch.load(io.BytesIO(one), weights_only=True)
+    assert list(weights) == ["a", "b"]
+    assert weights["a"].tolist() == [0, 1, 2, 3]
+
+
+def test_an_unusable_checkpoint_is_an_error(tmp_path: Path) -> None:
+    """Missing, cut short, of another epoch, or not finite."""
+    recipe = TrainingRecipe(epochs=2)
+    with pytest.raises(TrainingError, match="no checkpoint"):
+        final_weights(tmp_path / "missing.pt", recipe)
+    whole = _checkpoint(tmp_path / "whole.pt", 2, 0.5)
+    for size in (0, 10, whole.stat().st_size // 2, whole.stat().st_size - 8):
+        (tmp_path / "cut.pt").write_bytes(whole.read_bytes()[:size])
+        with pytest.raises(TrainingError, match="cannot be read"):
+            final_weights(tmp_path / "cut.pt", recipe)
+    with pytest.raises(TrainingError, match="not of epoch 2"):
+        final_weights(_checkpoint(tmp_path / "early.pt", 1, 0.5), recipe)
+    with pytest.raises(TrainingError, match="weight b is not finite"):
+        final_weights(_checkpoint(tmp_path / "nan.pt", 2, float("nan")), recipe)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> tuple[str, int]:
+    """Four tars of 16 noisy coloured squares each, named by their colour."""
+    colours = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "grey": (120, 120, 120)}
+    rng = np.random.default_rng(0)
+    for shard in range(4):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            for sample in range(16):
+                name = list(colours)[sample % 4]
+                pixels = np.clip(np.array(colours[name]) + rng.normal(0, 20, (64, 64, 3)), 0, 255).astype(np.uint8)
+                picture = io.BytesIO()
+                Image.fromarray(pixels).save(picture, "JPEG")
+                for extension, content in (("jpg", picture.getvalue()), ("txt", f"a {name} square".encode())):
+                    member = tarfile.TarInfo(f"{shard}-{sample:03d}.{extension}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    return f"{tmp_path}/{{0..3}}.tar", 64
+
+
+Start = Callable[[Path, TrainingRecipe], subprocess.Popen[str]]
+LAUNCHER = "import os, subprocess, sys; os.environ['IDIA_PARENT_PID'] = str(os.getpid()); subprocess.run(sys.argv[1:])"
+
+
+@pytest.fixture
+def start(shards: tuple[str, int]) -> Start:
+    """Starts a launcher of its own process, which starts the real torchrun; the files go to the given folder."""
+
+    def start_launcher(logs: Path, recipe: TrainingRecipe) -> subprocess.Popen[str]:
+        flags = open_clip_flags(recipe, *shards, "run", logs)
+        argv = torchrun_argv(recipe.processes, recipe.threads_per_process, MODEL_CONFIG, flags)
+        environment = training_environment({**os.environ, "SLURM_NTASKS": "8"}, 1, "cpu", os.getpid())
+        command = [sys.executable, "-c", LAUNCHER, *argv]
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+    return start_launcher
+
+
+@pytest.mark.slow
+def test_the_same_recipe_gives_the_same_bytes_and_a_model_that_loads(tmp_path: Path, start: Start) -> None:
+    """Two runs of two gloo ranks agree to the byte, another seed does not, and plain open_clip loads the result."""
+    contents = []
+    for number, seed in enumerate((3, 3, 4)):
+        recipe = TrainingRecipe(epochs=2, batch_size_per_process=16, warmup_steps=2, seed=seed)
+        run = start(tmp_path / f"logs{number}", recipe)
+        output = run.communicate(timeout=120)[1]
+        check_nothing_skipped(output, "run")
+        log = (tmp_path / f"logs{number}" / "run" / "out.log").read_text()
+        assert read_progress(log, recipe.epochs).fraction == 1
+        contents.append(final_weights(checkpoint_path(tmp_path / f"logs{number}", "run", recipe), recipe))
+    assert contents[0] == contents[1]
+    assert contents[0] != contents[2]
+
+    import open_clip  # noqa: PLC0415
+
+    weights = tmp_path / "idia-vit-tiny.pt"
+    weights.write_bytes(contents[0])
+    open_clip.add_model_config(MODEL_CONFIG)
+    model = open_clip.create_model_and_transforms("idia-vit-tiny", pretrained=str(weights))[0]
+    longest = "a photo of a person with the name Maximiliana Featherstonehaugh-Kowalczyk"
+    tokens = open_clip.get_tokenizer("idia-vit-tiny")([longest])
+    assert model.encode_text(tokens).shape == (1, 64)
+    assert (tokens != 0).sum() < tokens.shape[1]
+
+
+@pytest.mark.slow
+def test_no_rank_outlives_a_killed_launcher(tmp_path: Path, start: Start) -> None:
+    """SIGKILL to the launcher in the middle of training ends torchrun and both ranks within two seconds."""
+    run = start(tmp_path / "logs", TrainingRecipe(epochs=1000, batch_size_per_process=16, warmup_steps=2))
+    log = tmp_path / "logs" / "run" / "out.log"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and read_progress(log.read_text(), 1000)):
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+        time.sleep(0.2)
+    started = psutil.Process(run.pid).children(recursive=True)
+    assert sum("RANK" in process.environ() for process in started) == 2
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    _, alive = psutil.wait_procs(started, timeout=2)
+    assert not alive
+
+
+def test_importing_training_is_light() -> None:
+    """It loads neither torch nor open_clip."""
+    code = "import sys, idia_core.training; assert not {'torch', 'open_clip', 'ray'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
