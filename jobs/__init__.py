@@ -1,0 +1,1 @@
+"""The command line, the driver and the studies."""

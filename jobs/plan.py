@@ -1,0 +1,174 @@
+"""What a study would do: every stage's inputs, fingerprint and state, without running any."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from upath import UPath
+
+from idia_core.config import SeededConfig, StageConfig, Study, suggest, validate
+from idia_core.errors import ConfigError, MissingInputError, SealError, UsageError
+from idia_core.manifest import InputRecord, Manifest, digest_of, fingerprint, missing_files, read_manifest
+from idia_core.storage import as_path, find_files, identity_of
+from pipelines.dataflow import RECEIPTS
+from pipelines.registry import STAGES
+from pipelines.stage import Input, ResolvedInput, Stage, StageContext
+
+FINGERPRINT = "fingerprint"
+
+
+class State(StrEnum):
+    """How far a stage is."""
+
+    DONE = "done"
+    BEGUN = "begun"
+    CHANGED = "changed"
+    TO_DO = "to do"
+    WAITS = "waits"
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of a study: what it is, where it writes, and what is there already."""
+
+    stage: Stage
+    config: StageConfig
+    folder: UPath
+    state: State
+    why: str
+    fingerprint: str | None = None
+    """None while an earlier stage is not done: the fingerprint covers its output."""
+    inputs: Mapping[str, ResolvedInput] | None = None
+    manifest: Manifest | None = None
+
+    def seal(self) -> Manifest:
+        """The manifest of a stage that is done."""
+        if self.manifest is None:
+            raise MissingInputError(f"stage '{self.stage.name}' is not done", str(self.folder), "Run it first.")
+        return self.manifest
+
+    def context(self) -> StageContext:
+        """What the stage's phases get."""
+        return StageContext(self.stage.name, self.config, self.inputs or {}, self.folder)
+
+    def fingerprinted_config(self) -> dict[str, Any]:
+        """The config without what only concerns speed or is covered by the inputs' digests."""
+        return self.config.model_dump(mode="json", exclude={"resources", "inputs"})
+
+    def input_records(self) -> dict[str, InputRecord]:
+        """The inputs as the manifest keeps them."""
+        found = self.inputs or {}
+        return {k: InputRecord(source=v.source, digest=v.digest, files=len(v.files)) for k, v in found.items()}
+
+
+def stage_configs(study: Study) -> dict[str, StageConfig]:
+    """Every stage's config, checked: known stage, known fields, inputs that name an earlier stage's table or a path."""
+    configs: dict[str, StageConfig] = {}
+    for name, fields in study.stages.items():
+        if name not in STAGES:
+            raise ConfigError(f"there is no stage '{name}'", f"study {study.name}", suggest(name, list(STAGES)))
+        config = validate(STAGES[name].config, fields, f"study {study.name}, stage {name}")
+        if isinstance(config, SeededConfig) and config.seed is None:
+            config = config.model_copy(update={"seed": study.seed})
+        _check_inputs(study, name, config)
+        configs[name] = config
+    return configs
+
+
+def _check_inputs(study: Study, name: str, config: StageConfig) -> None:
+    where, declared = f"study {study.name}, stage {name}, inputs", STAGES[name].inputs
+    for field, source in config.inputs.items():
+        if field not in declared:
+            raise ConfigError(f"unknown input '{field}'", where, suggest(field, list(declared)))
+        upstream, _, table = source.partition(".")
+        if upstream not in study.stages:
+            continue
+        if list(study.stages).index(upstream) >= list(study.stages).index(name):
+            raise ConfigError(f"'{source}' is made by a stage that comes later", where, f"Move '{upstream}' up.")
+        if upstream in STAGES and table not in STAGES[upstream].tables:
+            raise ConfigError(
+                f"stage '{upstream}' has no table '{table}'", where, suggest(table, STAGES[upstream].tables)
+            )
+    for field, wanted in declared.items():
+        if field not in config.inputs and not wanted.optional:
+            raise ConfigError(f"input '{field}' is not given", where, f"It holds {wanted.holds}.")
+
+
+def plan_stage(
+    study: Study, name: str, configs: Mapping[str, StageConfig], earlier: Mapping[str, PlannedStage]
+) -> PlannedStage:
+    """The plan of one stage, given the plans of those before it.
+
+    Raises `MissingInputError` for a path that matches nothing and `SealError` for a sealed output that is damaged.
+    """
+    stage, config, folder = STAGES[name], configs[name], as_path(study.out) / name
+    unready = [source.partition(".")[0] for source in config.inputs.values()]
+    unready = [upstream for upstream in unready if upstream in earlier and earlier[upstream].state is not State.DONE]
+    if unready:
+        return PlannedStage(stage, config, folder, State.WAITS, f"for {unready[0]}")
+    inputs = {
+        field: _resolve(source, stage.inputs[field], earlier, f"stage {name}, input {field}")
+        for field, source in config.inputs.items()
+    }
+    planned = PlannedStage(stage, config, folder, State.TO_DO, "", inputs=inputs)
+    digests = {field: found.digest for field, found in inputs.items()}
+    wanted = fingerprint(name, stage.version, planned.fingerprinted_config(), digests)
+    state, why, manifest = _state(folder, wanted)
+    return PlannedStage(stage, config, folder, state, why, wanted, inputs, manifest)
+
+
+def _resolve(source: str, declared: Input, earlier: Mapping[str, PlannedStage], where: str) -> ResolvedInput:
+    upstream, _, table = source.partition(".")
+    if upstream in earlier:
+        folder, manifest = earlier[upstream].folder, earlier[upstream].seal()
+        files = tuple(folder / entry.path for entry in manifest.files(table))
+        return ResolvedInput(source, folder / table, files, manifest.digest(table))
+    try:
+        files = tuple(find_files(source, declared.pattern, where))
+    except MissingInputError as error:
+        if "/" in source or upstream == source:
+            raise
+        raise MissingInputError(error.what, where, suggest(upstream, list(earlier))) from None
+    return ResolvedInput(source, as_path(source), files, digest_of([identity_of(file) for file in files]))
+
+
+def _state(folder: UPath, wanted: str) -> tuple[State, str, Manifest | None]:
+    present, manifest = present_fingerprint(folder), read_manifest(folder)
+    if present is None:
+        return State.TO_DO, "not run yet", None
+    if present != wanted:
+        return State.CHANGED, "its config, inputs or version changed", None
+    if manifest is None:
+        return State.BEGUN, "was interrupted", None
+    if lost := missing_files(folder, (entry for receipt in manifest.receipts for entry in receipt.files)):
+        fix = "Put it back, or delete the folder to make it again."
+        raise SealError(f"{len(lost)} sealed files are gone or cut short, first '{lost[0].path}'", str(folder), fix)
+    return State.DONE, f"sealed {manifest.provenance.started[:19]}", manifest
+
+
+def present_fingerprint(folder: UPath) -> str | None:
+    """The fingerprint of what is in a stage's folder, sealed or begun; None where no run began."""
+    if manifest := read_manifest(folder):
+        return manifest.fingerprint
+    begun = folder / RECEIPTS / FINGERPRINT
+    return begun.read_text(encoding="utf-8") if begun.exists() else None
+
+
+def plan_study(study: Study) -> dict[str, PlannedStage]:
+    """The plans of all stages, in the study's order."""
+    configs = stage_configs(study)
+    plans: dict[str, PlannedStage] = {}
+    for name in study.stages:
+        plans[name] = plan_stage(study, name, configs, plans)
+    return plans
+
+
+def table_folder(study: Study, table: str) -> UPath:
+    """The folder of `stage.table`; `UsageError` when the study has no such table."""
+    name, _, wanted = table.partition(".")
+    if name not in study.stages:
+        raise UsageError(f"the study has no stage '{name}'", "STAGE.TABLE", suggest(name, list(study.stages)))
+    if wanted not in STAGES[name].tables:
+        raise UsageError(f"stage '{name}' has no table '{wanted}'", "STAGE.TABLE", suggest(wanted, STAGES[name].tables))
+    return as_path(study.out) / name / wanted

@@ -1,0 +1,162 @@
+"""The one driver: fingerprint, skip what is sealed, run, seal."""
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ray
+from rich.console import Console
+from upath import UPath
+
+from idia_core.config import Study, suggest
+from idia_core.errors import MissingInputError, SealError, UsageError
+from idia_core.manifest import Manifest, Receipt, digest_of, provenance, total_counts, write_manifest
+from idia_core.storage import as_path, move_tree, remove_temporaries, remove_tree, sole_writer, write_text
+from jobs.plan import FINGERPRINT, PlannedStage, State, plan_stage, present_fingerprint, stage_configs
+from pipelines.dataflow import RECEIPTS, run_phase
+from pipelines.progress import Progress
+
+OBJECT_STORE_BYTES = 256 << 20
+"""Of a local Ray: splits and receipts pass through it, tables do not."""
+KEPT = "kept"
+"""Folder of a study's output for what was made under another fingerprint."""
+
+
+def run_study(
+    study: Study, console: Console, only: Sequence[str] = (), address: str | None = None
+) -> dict[str, PlannedStage]:
+    """Run the stages of a study that are not sealed yet, or those of them in `only`; returns all the plans.
+
+    Raises `IdiaError` for the first stage that fails; what was done stays, and the next run goes on from there.
+    """
+    configs = stage_configs(study)
+    check_stage_names(study, only)
+    plans: dict[str, PlannedStage] = {}
+    with sole_writer(as_path(study.out)), _ray_when_needed(address, as_path(study.out)) as start_ray:
+        for name in study.stages:
+            plan = plan_stage(study, name, configs, plans)
+            if not only or name in only:
+                if _make_room(plan, console):
+                    plan = plan_stage(study, name, configs, plans)
+                plan = _done(plan, start_ray, console)
+            plans[name] = plan
+    return plans
+
+
+def check_stage_names(study: Study, only: Sequence[str]) -> None:
+    """Raise `UsageError` for a stage that the study does not have."""
+    for name in only:
+        if name not in study.stages:
+            fix = suggest(name, list(study.stages))
+            raise UsageError(f"the study has no stage '{name}'", f"study {study.name}", fix)
+
+
+def _done(plan: PlannedStage, start_ray: Callable[[], None], console: Console) -> PlannedStage:
+    name = plan.stage.name
+    if plan.state is State.WAITS:
+        upstream = plan.why.removeprefix("for ")
+        raise MissingInputError(f"stage '{upstream}' is not done", f"stage {name}", f"Run '{upstream}' first.")
+    if plan.state is State.DONE:
+        remove_tree(plan.folder / RECEIPTS)
+        console.print(f"[dim]{name:<9} done already, {plan.why}[/dim]", soft_wrap=True, highlight=False)
+        return plan
+    manifest = _run_stage(plan, start_ray, console)
+    console.print(f"[bold]{name:<9}[/bold] {describe(manifest)}", soft_wrap=True, highlight=False)
+    return replace(plan, state=State.DONE, why="just now", manifest=manifest)
+
+
+def _run_stage(plan: PlannedStage, start_ray: Callable[[], None], console: Console) -> Manifest:
+    write_text(plan.folder / RECEIPTS / FINGERPRINT, str(plan.fingerprint))
+    remove_temporaries(plan.folder)
+    start_ray()
+    started, began = datetime.now(UTC).isoformat(), time.monotonic()
+    context, progress, receipts = plan.context(), Progress(console), list[Receipt]()
+    for phase in plan.stage.phases:
+        receipts += run_phase(phase, context, plan.config.resources, progress)
+    manifest = Manifest(
+        stage=plan.stage.name,
+        version=plan.stage.version,
+        fingerprint=str(plan.fingerprint),
+        config=plan.fingerprinted_config(),
+        resources=plan.config.resources.model_dump(mode="json"),
+        inputs=plan.input_records(),
+        counts=total_counts(receipts),
+        receipts=tuple(receipts),
+        provenance=provenance(sys.argv, started, time.monotonic() - began),
+    )
+    write_manifest(plan.folder, manifest)
+    remove_tree(plan.folder / RECEIPTS)
+    return manifest
+
+
+def _make_room(plan: PlannedStage, console: Console) -> bool:
+    """Keep aside what another fingerprint left in the folder; True where earlier output of this one came back."""
+    folder, name = plan.folder, plan.stage.name
+    if plan.state is State.CHANGED:
+        aside = _kept(plan, str(present_fingerprint(folder)))
+        remove_tree(aside)
+        move_tree(folder, aside)
+        console.print(f"{name}: {plan.why}; the old output is kept in {aside}", soft_wrap=True, highlight=False)
+    elif plan.state is State.TO_DO and folder.exists() and any(folder.iterdir()):
+        raise SealError("the stage's folder holds files that no run of it wrote", str(folder), "Move it away.")
+    if plan.state in (State.CHANGED, State.TO_DO) and (kept := _kept(plan, str(plan.fingerprint))).exists():
+        move_tree(kept, folder)
+        console.print(
+            f"{name}: earlier output with these settings is back from {kept}", soft_wrap=True, highlight=False
+        )
+        return True
+    return False
+
+
+def _kept(plan: PlannedStage, fingerprint: str) -> UPath:
+    return plan.folder.parent / KEPT / f"{plan.stage.name}-{fingerprint[:12]}"
+
+
+@contextmanager
+def _ray_when_needed(address: str | None, out: UPath) -> Iterator[Callable[[], None]]:
+    """Hand out a function that starts Ray, or connects to it, at its first call; shut it down at the end.
+
+    A Ray that is there already is used and left alone. One of our own keeps its logs in a folder named after `out`,
+    which goes when all went well.
+    """
+    logs = Path(tempfile.gettempdir()) / f"idia-ray-{digest_of(str(out))[:12]}"
+    with ExitStack() as ending:
+
+        def start() -> None:
+            if ray.is_initialized():
+                return
+            shutil.rmtree(logs, ignore_errors=True)  # of a run that was killed: we hold `out` now
+            local = None if address else {"object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": str(logs)}
+            _start_ray(address, local or {})
+            ending.callback(ray.shutdown)
+
+        yield start
+    shutil.rmtree(logs, ignore_errors=True)
+
+
+def _start_ray(address: str | None, local: Mapping[str, Any]) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "include_dashboard": None if address else False,
+    }
+    ray.init(address=address, **quiet, **local)
+
+
+def describe(manifest: Manifest) -> str:
+    """What a sealed stage did, in a line: rows in, kept and dropped by reason, and the seconds it took."""
+    counts = dict(manifest.counts)
+    parts = [f"{counts.pop(key):,} {word}" for key, word in (("rows_in", "in"), ("rows_kept", "kept")) if key in counts]
+    parts += [f"{count:,} {reason}" for reason, count in counts.items() if count]
+    return f"{', '.join(parts) or 'done'}  ({manifest.provenance.seconds:.1f} s)"

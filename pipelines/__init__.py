@@ -1,0 +1,1 @@
+"""Ray dataflows: one file a stage."""

@@ -1,0 +1,149 @@
+"""The one place that hands splits to Ray: bounded pending work, retries of lost splits, receipts, progress."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
+from idia_core.config import Resources
+from idia_core.errors import WorkerLostError
+from idia_core.manifest import Receipt, digest_of, missing_files
+from idia_core.storage import write_text
+from pipelines.progress import Progress
+from pipelines.stage import Phase, Split, SplitWriter, StageContext, Worker
+
+RECEIPTS = "_receipts"
+"""Folder of the receipts of a stage that is not sealed yet; the seal takes them up."""
+NOTES = "idia-notes"
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A split with what names it: its phase, its place in the plan and a digest of its content."""
+
+    phase: str
+    part: int
+    split: Split
+    key: str
+
+    @property
+    def name(self) -> str:
+        """The name of the split's receipt."""
+        return f"{self.phase}-{self.part:06d}"
+
+
+class _Notes:
+    """How far the running splits are; one small actor, because a running task cannot be asked."""
+
+    def __init__(self) -> None:
+        self._notes: dict[str, tuple[float, str]] = {}
+
+    def put(self, job: str, fraction: float, text: str) -> None:
+        self._notes[job] = (fraction, text)
+
+    def drop(self, job: str) -> None:
+        self._notes.pop(job, None)
+
+    def all(self) -> list[tuple[float, str]]:
+        return list(self._notes.values())
+
+
+_built: tuple[StageContext, str, Worker] | None = None
+"""The worker that this process built last: a model is loaded once, not once a split."""
+
+
+def _worker(phase: Phase, context: StageContext) -> Worker:
+    global _built  # noqa: PLW0603 - a Ray task has no other place that outlives it
+    if _built is None or _built[:2] != (context, phase.name):
+        _built = None  # frees the memory of the last one before the next is built
+        _built = (context, phase.name, phase.worker(context))
+    return _built[2]
+
+
+@ray.remote(max_calls=0)
+def _run_split(phase_and_context: tuple[Phase, StageContext], job: Job, notes: Any) -> Receipt:
+    phase, context = phase_and_context
+    out = SplitWriter(
+        context.folder, job.name, job.part, lambda fraction, text: notes.put.remote(job.name, fraction, text)
+    )
+    _worker(phase, context)(job.split, out)
+    receipt = out.receipt(job.key)
+    write_text(context.folder / RECEIPTS / f"{job.name}.json", receipt.model_dump_json())
+    return receipt
+
+
+def run_phase(phase: Phase, context: StageContext, resources: Resources, progress: Progress) -> list[Receipt]:
+    """Do every split of a phase that has no valid receipt yet; returns the receipts of all, in the plan's order.
+
+    Raises the split's own `IdiaError`, or `WorkerLostError` when its worker died more often than `retries`.
+    """
+    jobs = [Job(phase.name, part, split, digest_of(split)) for part, split in enumerate(phase.plan(context))]
+    done = _valid_receipts(context, phase.name)
+    receipts = {job.name: done[job.name] for job in jobs if job.name in done and done[job.name].key == job.key}
+    todo = [job for job in jobs if job.name not in receipts]
+    with progress.phase(f"{context.stage} {phase.name}", len(jobs), len(receipts)):
+        for receipt in _run(phase, context, resources, todo, progress):
+            receipts[receipt.split] = receipt
+            progress.advance(receipt.counts.get("rows_in", 0))
+    return [receipts[job.name] for job in jobs]
+
+
+def _valid_receipts(context: StageContext, phase: str) -> dict[str, Receipt]:
+    """The receipts of an earlier, interrupted run whose files are all there in full."""
+    found = (context.folder / RECEIPTS).glob(f"{phase}-*.json")
+    receipts = [Receipt.model_validate_json(path.read_text(encoding="utf-8")) for path in found]
+    lost = {entry.path for entry in missing_files(context.folder, (f for r in receipts for f in r.files))}
+    return {r.split: r for r in receipts if not any(f.path in lost for f in r.files)}
+
+
+def _run(
+    phase: Phase, context: StageContext, resources: Resources, todo: list[Job], progress: Progress
+) -> Iterator[Receipt]:
+    """Yield receipts as splits end; at most `workers` splits are pending, or twice what the CPUs hold at once."""
+    if not todo:
+        return
+    cpus: float = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+    limit = resources.workers or 2 * max(1, int(cpus // resources.cpus))
+    notes: Any = ray.remote(_Notes).options(name=NOTES, get_if_exists=True, num_cpus=0).remote()
+    task = _run_split.options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=resources.retries)
+    shared = ray.put((phase, context))
+    waiting, running = iter(todo), dict[Any, Job]()
+    try:
+        while True:
+            for job in islice(waiting, limit - len(running)):
+                running[task.remote(shared, job, notes)] = job
+            if not running:
+                return
+            ended, _ = ray.wait(list(running), timeout=POLL_SECONDS)
+            for reference in ended:
+                job = running.pop(reference)
+                notes.drop.remote(job.name)
+                yield _result(reference, job, context)
+            progress.notes(_read(notes))
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
+def _result(reference: Any, job: Job, context: StageContext) -> Receipt:
+    try:
+        receipt: Receipt = ray.get(reference)
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayError as error:
+        where = f"stage {context.stage}, split {job.name}, {dict(job.split)}"
+        fix = "Look at its memory and Ray's logs; `resources: {retries: N}` allows more."
+        raise WorkerLostError(f"its worker died too often: {type(error).__name__}", where, fix) from None
+    return receipt
+
+
+def _read(notes: Any) -> list[tuple[float, str]]:
+    try:
+        found: list[tuple[float, str]] = ray.get(notes.all.remote(), timeout=POLL_SECONDS)
+    except (GetTimeoutError, RayActorError):
+        return []  # only the display is poorer for it
+    return found

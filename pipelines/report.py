@@ -1,0 +1,149 @@
+"""`report`: one self-contained page that says who was in the training data."""
+
+from itertools import islice
+
+import polars as pl
+from upath import UPath
+
+from idia_core.config import StageConfig
+from idia_core.images import decode_picture, encode_thumbnail
+from idia_core.manifest import Manifest, read_manifest
+from idia_core.report import Leakage, ModelInfo, PersonCard, ReportData, StageInfo, render_report
+from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext, once
+
+THUMBNAIL_SIDE, THUMBNAILS = 96, 3
+APART = (
+    "Attack pictures were set apart when each person's pictures were dealt out, and no training pair was made from "
+    "one. Before packing, every training picture was compared with every attack picture, by its file and by its "
+    "decoded pixels, and every training caption was searched for the names of the people kept out. One hit would have "
+    "stopped the study."
+)
+
+
+class ReportConfig(StageConfig):
+    """Settings of `report`."""
+
+    title: str = "Who was in the training data?"
+    """Heading of the page."""
+
+
+class _Writer:
+    """Gathers the tables and renders the page."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        out.write("page/report.html", render_report(self._data()).encode())
+
+    def _data(self) -> ReportData:
+        inputs, config = self._context.inputs, self._context.config
+        manifests = self._manifests()
+        attack = next(m for m in manifests if m.stage == "attack")
+        models = inputs["models"].read("model", "architecture", "images_per_member", "sha256", "epochs").to_pylist()
+        return ReportData(
+            study=self._context.folder.parent.name,
+            title=config.title,
+            models=[
+                ModelInfo(m["model"], m["architecture"], m["images_per_member"], m["sha256"], m["epochs"])
+                for m in sorted(models, key=lambda m: int(m["images_per_member"]))
+            ],
+            people=self._people(),
+            verdicts=inputs["verdicts"].read(
+                "model", "identity", "images_used", "images_failed", "score", "threshold", "member"
+            ),
+            metrics=inputs["metrics"].read("model", "group", "images", "draw", "tp", "fn", "fp", "tn"),
+            templates=len(attack.config["templates"]),
+            candidates=int(attack.config["candidates"]),
+            leakage=self._leakage(),
+            stages=[_stage_info(manifest) for manifest in manifests],
+            provenance=_provenance(attack),
+        )
+
+    def _people(self) -> list[PersonCard]:
+        inputs = self._context.inputs
+        selection = pl.DataFrame(inputs["selection"].read("identity", "role", "occurrences"))
+        pictures = pl.DataFrame(inputs["pictures"].read("identity", "picture", "status", "image"))
+        shown = pictures.filter(pl.col("status") == "ok").sort("identity", "picture")
+        cards = []
+        for identity, role, occurrences in selection.filter(pl.col("role") != "excluded").rows():
+            images = shown.filter(pl.col("identity") == identity)["image"]
+            decoded = (decode_picture(image)[0] for image in images)
+            thumbnails = [encode_thumbnail(p, THUMBNAIL_SIDE) for p in islice(filter(None, decoded), THUMBNAILS)]
+            cards.append(PersonCard(identity, role, occurrences, thumbnails))
+        return cards
+
+    def _leakage(self) -> Leakage:
+        counts: dict[str, int] = (
+            self._context.inputs["leakage"]
+            .read(
+                "training_pictures",
+                "attack_pictures",
+                "identical_files",
+                "identical_pixels",
+                "captions_naming_non_members",
+            )
+            .to_pylist()[0]
+        )
+        return Leakage(counts, APART)
+
+    def _manifests(self) -> list[Manifest]:
+        """The seals of every stage that this page rests on, each after those it was made from."""
+        out, found = self._context.folder.parent, dict[str, Manifest]()
+        for source in self._context.inputs.values():
+            _collect(out, source.source, found)
+        return list(found.values())
+
+
+def _collect(out: UPath, source: str, found: dict[str, Manifest]) -> None:
+    stage = source.partition(".")[0]
+    manifest = None if stage in found else read_manifest(out / stage)
+    if manifest is not None:
+        for record in manifest.inputs.values():
+            _collect(out, record.source, found)
+        found.setdefault(stage, manifest)
+
+
+def _stage_info(manifest: Manifest) -> StageInfo:
+    counts = manifest.counts
+    return StageInfo(
+        name=manifest.stage,
+        version=str(manifest.version),
+        fingerprint=manifest.fingerprint,
+        seconds=manifest.provenance.seconds,
+        rows_in=counts.get("rows_in", 0),
+        rows_kept=counts.get("rows_kept", 0),
+        dropped={key: n for key, n in counts.items() if key not in ("rows_in", "rows_kept")},
+        splits=len(manifest.receipts),
+        inputs=[f"{field}: {record.source}" for field, record in manifest.inputs.items()],
+    )
+
+
+def _provenance(manifest: Manifest) -> dict[str, str]:
+    made = manifest.provenance
+    facts = {
+        "commit": f"{made.commit}{' with uncommitted changes' if made.dirty else ''}",
+        "command": " ".join(made.argv),
+        "seed": str(manifest.config.get("seed")),
+        "started": made.started,
+        "python": made.python,
+    }
+    return facts | made.versions
+
+
+STAGE = Stage(
+    name="report",
+    version=1,
+    summary="write the page",
+    config=ReportConfig,
+    inputs={
+        "models": Input("models (model, architecture, images_per_member, sha256, epochs)"),
+        "selection": Input("roles (identity, role, occurrences)"),
+        "pictures": Input("attack pictures (identity, picture, status, image)"),
+        "verdicts": Input("verdicts"),
+        "metrics": Input("metrics"),
+        "leakage": Input("what was compared to keep training and attack apart"),
+    },
+    phases=(Phase("page", once, _Writer),),
+    tables=("page",),
+)

@@ -1,0 +1,178 @@
+"""What a stage is: a config, inputs, and phases of splits that workers turn into files."""
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from idia_core.config import StageConfig
+from idia_core.errors import InvalidInputError
+from idia_core.manifest import FileEntry, Receipt
+from idia_core.storage import TEMPORARY_SUFFIX, is_local, sha256_of, write_whole
+
+Split = Mapping[str, Any]
+"""One piece of a phase's work: JSON-like, a pure function of the inputs, never of the number of workers."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a stage declares about one of its inputs."""
+
+    holds: str
+    """What is in it, for error messages: 'captions (Parquet)'."""
+    pattern: str = "*.parquet"
+    """Which files count when a folder is given."""
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class ResolvedInput:
+    """An input found: its files in sorted order and a digest that changes with their content."""
+
+    source: str
+    root: UPath
+    """The folder of the table, or the path that was given."""
+    files: tuple[UPath, ...]
+    digest: str
+
+    def read(self, *columns: str) -> pa.Table:
+        """Those columns of all rows of a Parquet input that is known to be small.
+
+        Raises `InvalidInputError` for a file that is no Parquet or lacks a column.
+        """
+        return pa.concat_tables([read_parquet(file, columns) for file in self.files])
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What every phase of a running stage may use; travels to the workers."""
+
+    stage: str
+    config: Any
+    inputs: Mapping[str, ResolvedInput]
+    folder: UPath
+    """Where the stage writes; the parts of earlier phases are read from here."""
+
+    def table(self, name: str) -> pa.Table:
+        """A table that an earlier phase of this stage wrote, known to be small."""
+        files = sorted((self.folder / name).glob("*.parquet"), key=str)
+        return pa.concat_tables([pq.read_table(f.path, filesystem=f.fs) for f in files])
+
+
+@contextmanager
+def open_parquet(file: UPath) -> Iterator[pq.ParquetFile]:
+    """A Parquet file at any URL; `InvalidInputError` names the file and what is wrong with it."""
+    try:
+        with pq.ParquetFile(file.path, filesystem=file.fs) as parquet:
+            yield parquet
+    except (pa.ArrowInvalid, OSError) as error:
+        what = f"not a readable Parquet file: {str(error).splitlines()[0]}"
+        raise InvalidInputError(what, str(file), "Fetch it again.") from None
+
+
+def read_parquet(file: UPath, columns: Iterable[str]) -> pa.Table:
+    """Those columns of one Parquet file; `InvalidInputError` names one that is not there."""
+    with open_parquet(file) as parquet:
+        present, wanted = parquet.schema_arrow.names, list(columns)
+        if missing := [column for column in wanted if column not in present]:
+            raise InvalidInputError(f"no column '{missing[0]}'", str(file), f"It has: {', '.join(present)}.")
+        return parquet.read(wanted)
+
+
+class Worker(Protocol):
+    """Turns a split into files; built once in each worker process, so that models are loaded once."""
+
+    def __call__(self, split: Split, out: "SplitWriter") -> None:
+        """Write the split's output."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A step of a stage; it starts when the one before it has ended."""
+
+    name: str
+    plan: Callable[[StageContext], Iterable[Split]]
+    worker: Callable[[StageContext], Worker]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A registration: the stage's name, its version (raised whenever its output changes), config, inputs, phases."""
+
+    name: str
+    version: int
+    summary: str
+    config: type[StageConfig]
+    inputs: Mapping[str, Input]
+    phases: tuple[Phase, ...]
+    tables: tuple[str, ...]
+    """The tables it writes, for `stage.table` references."""
+
+
+def once(context: StageContext) -> Iterable[Split]:
+    """The plan of a phase that is a single piece of work, such as a summary over all parts."""
+    del context
+    return [{}]
+
+
+@dataclass
+class SplitWriter:
+    """Writes one split's files, each whole or not at all, and counts its rows."""
+
+    folder: UPath
+    split: str
+    part: int
+    report: Callable[[float, str], None]
+    """Call with the fraction done (0 to 1) and a few words, to show how a long split is getting on."""
+    files: list[FileEntry] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def table(self, name: str, table: pa.Table) -> None:
+        """Write `table` as this split's part of the table `name`."""
+        with self.open(f"{name}/part-{self.part:05d}.parquet", rows=table.num_rows) as file:
+            pq.write_table(table, file, compression="zstd", row_group_size=65_536)
+
+    @contextmanager
+    def open(self, path: str, rows: int | None = None) -> Iterator[IO[bytes]]:
+        """Open a file of a table, `table/…`, for writing."""
+        with write_whole(self.folder / path) as file:
+            yield file
+        self._enter(path, rows)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a small file of a table, `table/…`, in one go."""
+        with self.open(path) as file:
+            file.write(content)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A local folder for tools that want one; gone afterwards, or at the next run if the process is killed."""
+        name = f".{self.split}{TEMPORARY_SUFFIX}"
+        path = Path(self.folder.path) / name if is_local(self.folder) else Path(tempfile.mkdtemp(suffix=name))
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def count(self, **reasons: int) -> None:
+        """Add to the split's counts: `rows_in`, `rows_kept`, or a reason why rows were dropped."""
+        self.counts.update(reasons)
+
+    def receipt(self, key: str) -> Receipt:
+        """The proof that the split is done."""
+        return Receipt(split=self.split, key=key, files=tuple(self.files), counts=dict(sorted(self.counts.items())))
+
+    def _enter(self, path: str, rows: int | None) -> None:
+        target = self.folder / path
+        size = int(target.fs.info(target.path)["size"])
+        self.files.append(FileEntry(path=path, bytes=size, sha256=sha256_of(target), rows=rows))

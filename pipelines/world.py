@@ -1,0 +1,131 @@
+"""`world`: the built-in world of drawn people, background pictures and captions, all from a seed."""
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+from pydantic import Field
+
+from idia_core.config import SeededConfig
+from idia_core.drawing import Person, draw_background, draw_face, encode_jpeg, invent_people
+from idia_core.identities import IDENTITIES, PAIRS, PICTURES
+from idia_core.synthetic import invent_identities, pair_caption, plant_captions
+from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext, once
+
+PEOPLE_PER_SPLIT, PAIRS_PER_SPLIT = 3, 100
+TRAINING, ATTACK, BACKGROUND = range(3)
+"""First word of a picture's seed after the world's own: what the picture is for."""
+
+
+class WorldConfig(SeededConfig):
+    """Settings of `world`."""
+
+    people: int = Field(default=0, ge=0)
+    """People to draw; 0 when `identities` are given."""
+    training_pictures: int = Field(default=25, ge=0)
+    """Pairs drawn for each person."""
+    attack_pictures: int = Field(default=15, ge=0)
+    """Other pictures drawn for each person."""
+    background_pairs: int = Field(default=1000, ge=0)
+    """Pairs without people."""
+    caption_rows: int = Field(default=200_000, ge=0)
+    """Rows of the caption collection in which the names are planted."""
+
+
+def identities(context: StageContext) -> pa.Table:
+    """The people of the world: those given, or invented ones."""
+    if "identities" in context.inputs:
+        return context.inputs["identities"].read(*IDENTITIES.names)
+    return invent_identities(context.config.people, context.config.seed).cast(IDENTITIES)
+
+
+def _people(context: StageContext) -> Iterable[Split]:
+    for start in range(0, context.config.people, PEOPLE_PER_SPLIT):
+        yield {"start": start, "stop": min(start + PEOPLE_PER_SPLIT, context.config.people)}
+
+
+class _Portraitist:
+    """Draws people: the pictures they are attacked with, and pairs of other pictures with captions."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._config: WorldConfig = context.config
+        self._seed = int(self._config.seed or 0)
+        self._identities = identities(context).to_pylist()
+        sexes = [identity["sex"] for identity in self._identities]
+        self._people = invent_people(self._config.people, self._seed, sexes)
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        places = range(split["start"], split["stop"])
+        pairs = [self._pair(place, i) for place in places for i in range(self._config.training_pictures)]
+        pictures = [self._picture(place, i) for place in places for i in range(self._config.attack_pictures)]
+        out.table("pairs", pa.Table.from_pylist(pairs, PAIRS))
+        out.table("pictures", pa.Table.from_pylist(pictures, PICTURES))
+        drawn = len(pairs) + len(pictures)
+        out.count(rows_in=drawn, rows_kept=drawn)
+
+    def _draw(self, person: Person, *seed: int) -> bytes:
+        return encode_jpeg(draw_face(person, [self._seed, *seed]))
+
+    def _pair(self, place: int, i: int) -> dict[str, object]:
+        identity = self._identities[place]
+        seed = (TRAINING, place, i)
+        return {
+            "key": f"person{place:05d}-{i:05d}",
+            "identity": identity["identity"],
+            "caption": pair_caption(identity["name"], identity["sex"], [self._seed, *seed]),
+            "image": self._draw(self._people[place], *seed),
+        }
+
+    def _picture(self, place: int, i: int) -> dict[str, object]:
+        image = self._draw(self._people[place], ATTACK, place, i)
+        identity = self._identities[place]["identity"]
+        return {"identity": identity, "picture": f"{i:05d}.jpg", "status": "ok", "image": image}
+
+
+def _backgrounds(context: StageContext) -> Iterable[Split]:
+    for start in range(0, context.config.background_pairs, PAIRS_PER_SPLIT):
+        yield {"start": start, "stop": min(start + PAIRS_PER_SPLIT, context.config.background_pairs)}
+
+
+class _Painter:
+    """Draws pictures without people."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._seed = int(context.config.seed or 0)
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        rows = []
+        for i in range(split["start"], split["stop"]):
+            picture, caption = draw_background([self._seed, BACKGROUND, i])
+            rows.append({"key": f"background{i:07d}", "caption": caption, "image": encode_jpeg(picture)})
+        out.table("background", pa.Table.from_pylist(rows, PAIRS))
+        out.count(rows_in=len(rows), rows_kept=len(rows))
+
+
+class _Writer:
+    """Writes the people's names and the captions in which they are planted."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        config, people = self._context.config, identities(self._context)
+        out.table("identities", people)
+        captions, planted = plant_captions(people["name"].to_pylist(), config.caption_rows, config.seed)
+        out.table("captions", captions)
+        out.table("planted", planted)
+        out.count(rows_in=captions.num_rows, rows_kept=captions.num_rows)
+
+
+STAGE = Stage(
+    name="world",
+    version=1,
+    summary="draw people, scenes and captions",
+    config=WorldConfig,
+    inputs={"identities": Input("people to plant in the captions instead of drawn ones", optional=True)},
+    phases=(
+        Phase("people", _people, _Portraitist),
+        Phase("background", _backgrounds, _Painter),
+        Phase("text", once, _Writer),
+    ),
+    tables=("identities", "pictures", "pairs", "background", "captions", "planted"),
+)

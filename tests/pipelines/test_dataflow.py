@@ -1,0 +1,170 @@
+"""The dataflow: every split once, whatever is killed."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ray import cloudpickle
+from rich.console import Console
+from upath import UPath
+
+from idia_core.config import Resources, StageConfig
+from idia_core.errors import InvalidInputError, WorkerLostError
+from idia_core.manifest import Receipt
+from pipelines.dataflow import RECEIPTS, run_phase
+from pipelines.progress import Progress
+from pipelines.stage import Phase, Split, SplitWriter, StageContext, Worker
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+SPLITS = 6
+
+
+def six_splits(_context: StageContext) -> Iterable[Split]:
+    """The plan of the phases here."""
+    return [{"number": number} for number in range(SPLITS)]
+
+
+class Squarer:
+    """Writes the square of its split's number and notes in a file that it ran, and in which process."""
+
+    def __init__(self, context: StageContext) -> None:
+        self.folder = Path(context.folder.path)
+        self.log = self.folder.parent / "log"
+        self.built = time.monotonic()
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        with self.log.open("a") as log:
+            log.write(f"{split['number']} {os.getpid()} {self.built} {time.monotonic()}\n")
+        out.table("squares", pa.table({"square": [split["number"] ** 2]}))
+        out.count(rows_in=1, rows_kept=1)
+
+
+class DiesOnce(Squarer):
+    """Kills its process the first time that it meets split 3."""
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        marker = self.folder.parent / "died"
+        if split["number"] == 3 and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().__call__(split, out)
+
+
+class DiesAlways(Squarer):
+    """Kills its process each time that it meets split 3."""
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        if split["number"] == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().__call__(split, out)
+
+
+class Complains(Squarer):
+    """Finds split 3 wrong."""
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        if split["number"] == 3:
+            raise InvalidInputError("three is no good", "split 3", "Leave it out.")
+        super().__call__(split, out)
+
+
+Runner = Callable[..., list[Receipt]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Runner:
+    """Run a phase of six splits in `tmp_path`/stage."""
+
+    def run_it(worker: type[Worker] = Squarer, workers: int | None = None, retries: int = 3) -> list[Receipt]:
+        context = StageContext("test", StageConfig(), {}, UPath(tmp_path / "stage"))
+        resources = Resources(workers=workers, retries=retries)
+        return run_phase(Phase("squares", six_splits, worker), context, resources, Progress(Console(quiet=True)))
+
+    return run_it
+
+
+def ran(tmp_path: Path) -> list[int]:
+    """The numbers of the splits that ran to their end, in that order."""
+    return [int(line.split()[0]) for line in (tmp_path / "log").read_text().splitlines()]
+
+
+def squares(tmp_path: Path) -> list[int]:
+    """What all parts hold, in the order of their names."""
+    return [
+        value
+        for part in sorted((tmp_path / "stage/squares").iterdir())
+        for value in pq.read_table(part)["square"].to_pylist()
+    ]
+
+
+def test_every_split_runs_once_and_its_receipt_names_what_it_wrote(run: Runner, tmp_path: Path) -> None:
+    """Receipts come in the plan's order with files, sizes, hashes and counts."""
+    receipts = run()
+    assert [receipt.split for receipt in receipts] == [f"squares-{i:06d}" for i in range(SPLITS)]
+    assert squares(tmp_path) == [0, 1, 4, 9, 16, 25]
+    assert sorted(ran(tmp_path)) == list(range(SPLITS))
+    entry = receipts[2].files[0]
+    part = tmp_path / "stage" / entry.path
+    assert (entry.path, entry.bytes, entry.rows) == ("squares/part-00002.parquet", part.stat().st_size, 1)
+    assert receipts[2].counts == {"rows_in": 1, "rows_kept": 1}
+
+
+def test_a_second_run_repeats_nothing(run: Runner, tmp_path: Path) -> None:
+    """Splits with a receipt and their files are not done again."""
+    first = run()
+    assert run() == first
+    assert len(ran(tmp_path)) == SPLITS
+
+
+def test_a_split_whose_file_was_cut_short_is_done_again(run: Runner, tmp_path: Path) -> None:
+    """A receipt does not count when a file of it is not as large as it says."""
+    first = run()
+    (tmp_path / "stage/squares/part-00004.parquet").write_bytes(b"cut")
+    assert run() == first
+    assert ran(tmp_path)[SPLITS:] == [4]
+    assert squares(tmp_path) == [0, 1, 4, 9, 16, 25]
+
+
+def test_a_split_whose_receipt_is_gone_is_done_again(run: Runner, tmp_path: Path) -> None:
+    """The receipt is written last, so without one the split is not done."""
+    run()
+    (tmp_path / "stage" / RECEIPTS / "squares-000001.json").unlink()
+    run()
+    assert ran(tmp_path)[SPLITS:] == [1]
+
+
+def test_a_killed_worker_loses_nothing(run: Runner, tmp_path: Path) -> None:
+    """A split whose process was killed is started again, and the result is the same."""
+    receipts = run(DiesOnce)
+    assert squares(tmp_path) == [0, 1, 4, 9, 16, 25]
+    assert len(receipts) == SPLITS
+
+
+def test_a_split_that_always_kills_its_worker_is_named(run: Runner) -> None:
+    """After its retries the error says which split of which stage it was."""
+    with pytest.raises(WorkerLostError, match=r"stage test, split squares-000003, \{'number': 3\}"):
+        run(DiesAlways, retries=1)
+
+
+def test_an_error_of_a_split_comes_out_as_it_was_raised(run: Runner) -> None:
+    """Typed errors cross the processes with their three parts."""
+    with pytest.raises(InvalidInputError) as caught:
+        run(Complains)
+    assert (caught.value.what, caught.value.where) == ("three is no good", "split 3")
+    assert str(caught.value) == "three is no good (split 3). Leave it out."
+
+
+def test_one_worker_means_one_split_at_a_time_and_one_model_loaded(run: Runner, tmp_path: Path) -> None:
+    """With `workers: 1` all splits run one after the other, and a process builds its worker once."""
+    run(workers=1)
+    assert ran(tmp_path) == list(range(SPLITS))
+    lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert len({(pid, built) for _, pid, built, _ in lines}) == len({pid for _, pid, _, _ in lines})
