@@ -11,6 +11,8 @@ from upath import UPath
 from idia_core.errors import ConfigError, MissingInputError
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
+MERGE_TAG = "tag:yaml.org,2002:merge"
+"""Of the key `<<`, which takes in the fields of another mapping."""
 
 
 class Strict(BaseModel):
@@ -44,7 +46,7 @@ class StageConfig(Strict):
 class SeededConfig(StageConfig):
     """A stage that draws random numbers."""
 
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
     """Seed of its random numbers; the study's when not given."""
 
 
@@ -55,7 +57,7 @@ class Study(Strict):
     """What the study is called in reports."""
     out: str
     """Folder or fsspec URL that every stage writes below; relative to the working directory."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """The seed of every stage that does not set its own."""
     stages: dict[str, dict[str, Any]]
     """Stage name -> its config; checked against the stage's own fields."""
@@ -65,7 +67,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """A YAML loader that refuses a key given twice, which plain YAML silently overwrites."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE_TAG]
         for key in keys:
             if keys.count(key) > 1:
                 mark = node.start_mark
@@ -77,16 +79,14 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def parse_yaml(text: str, source: str) -> Any:
     """The value of a YAML document; `ConfigError` with line and column where it cannot be read."""
-    loader = _UniqueKeyLoader(text)
-    loader.name = source
     try:
+        loader = _UniqueKeyLoader(text)
+        loader.name = source
         return loader.get_single_data()
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: something like a date that is none, 2024-13-01
         mark = getattr(error, "problem_mark", None)
         where = f"{source}, line {mark.line + 1}, column {mark.column + 1}" if mark else source
         raise ConfigError(f"not valid YAML: {getattr(error, 'problem', error)}", where) from None
-    finally:
-        loader.dispose()
 
 
 def load_study(path: UPath, settings: Sequence[str] = ()) -> Study:
@@ -96,7 +96,9 @@ def load_study(path: UPath, settings: Sequence[str] = ()) -> Study:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"not UTF-8 text: {error.reason} at byte {error.start}", str(path)) from None
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise MissingInputError(f"no study at '{path}'", fix="Give the path of a study's YAML file.") from None
     document = parse_yaml(text, str(path))
     if not isinstance(document, dict):
@@ -116,7 +118,7 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     stages = document.get("stages")
     if len(parts) > 1:
         if not isinstance(stages, dict) or parts[0] not in stages:
-            known = sorted(stages) if isinstance(stages, dict) else []
+            known = sorted(map(str, stages)) if isinstance(stages, dict) else []
             raise ConfigError(f"the study has no stage '{parts[0]}'", "--set", suggest(parts[0], known))
         parts = ["stages", *parts]
     target = document

@@ -81,9 +81,11 @@ def evaluate_identity(
 def confusion(outcomes: pa.Table, people: pa.Table, threshold: int) -> pa.Table:
     """`METRICS` from `OUTCOMES`: true and false positives and negatives for each model, group, picture count and draw.
 
-    `people` has identity, role ('member' or 'non_member') and sex; the groups are all people and each known sex.
+    `people` has identity, role and sex; only the roles 'member' and 'non_member' count. The groups are all people and
+    each known sex.
     """
-    joined = pl.DataFrame(outcomes).join(pl.DataFrame(people), on="identity")
+    tested = pl.DataFrame(people).filter(pl.col("role").is_in(["member", "non_member"])).cast({"sex": pl.String})
+    joined = pl.DataFrame(outcomes).join(tested, on="identity")
     said, is_member = pl.col("score") >= threshold, pl.col("role") == "member"
     cells = {"tp": is_member & said, "fn": is_member & ~said, "fp": ~is_member & said, "tn": ~is_member & ~said}
     keys = ["model", "group", "images", "draw"]
@@ -96,16 +98,25 @@ def confusion(outcomes: pa.Table, people: pa.Table, threshold: int) -> pa.Table:
 
 
 def rates(metrics: pa.Table) -> pl.DataFrame:
-    """Mean and standard deviation over the draws of TPR, FPR, FNR, TNR and accuracy, per model, group and images."""
-    members, others = pl.col("tp") + pl.col("fn"), pl.col("fp") + pl.col("tn")
+    """Mean and standard deviation over the draws of TPR, FPR, FNR, TNR and accuracy, per model, group and images.
+
+    A rate over nobody is null.
+    """
+    members, others = _or_null(pl.col("tp") + pl.col("fn")), _or_null(pl.col("fp") + pl.col("tn"))
     frame = pl.DataFrame(metrics).with_columns(
         tpr=pl.col("tp") / members,
         fnr=pl.col("fn") / members,
         fpr=pl.col("fp") / others,
         tnr=pl.col("tn") / others,
-        accuracy=(pl.col("tp") + pl.col("tn")) / (members + others),
+        accuracy=(pl.col("tp") + pl.col("tn")) / pl.sum_horizontal(members, others),
     )
     names = ("tpr", "fpr", "fnr", "tnr", "accuracy")
     statistics = [pl.col(name).mean().alias(f"{name}_mean") for name in names]
-    statistics += [pl.col(name).std(ddof=0).alias(f"{name}_sd") for name in names]
-    return frame.group_by("model", "group", "images").agg(statistics).sort("model", "group", "images")
+    spreads = {name: pl.when(pl.col(name).count() > 0).then(pl.col(name).std().fill_null(0.0)) for name in names}
+    statistics += [spread.alias(f"{name}_sd") for name, spread in spreads.items()]
+    return frame.group_by("model", "group", "images").agg(statistics, draws=pl.len()).sort("model", "group", "images")
+
+
+def _or_null(people: pl.Expr) -> pl.Expr:
+    """A number of people to divide by; null where there are none."""
+    return pl.when(people > 0).then(people)

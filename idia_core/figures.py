@@ -6,17 +6,18 @@ series colours have a contrast of at least 3 to 1 on white and on near-black.
 Axes: `tpr` is the true-positive rate, tp / (tp + fn); `fpr` is the false-positive rate, fp / (fp + tn).
 """
 
+import dataclasses
 import hashlib
 import io
 import math
 import re
 import statistics
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -25,6 +26,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from idia_core import evaluation
 from idia_core.errors import InvalidInputError
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8629a")  # after Okabe and Ito, told apart in common colour blindness
@@ -133,23 +135,13 @@ def rates_over_draws(metrics: pa.Table, group: str = ALL) -> list[DrawnRates]:
 
     Raises InvalidInputError where the table holds no row of the group.
     """
-    draws: dict[str, dict[int, list[Counts]]] = defaultdict(lambda: defaultdict(list))
-    for row in metrics.to_pylist():
-        if row["group"] == group:
-            draws[row["model"]][row["images"]].append(Counts(row["tp"], row["fn"], row["fp"], row["tn"]))
-    if not draws:
+    frame = evaluation.rates(metrics).filter(pl.col("group") == group)
+    if frame.is_empty():
         raise InvalidInputError(f"no row has the group {group!r}", "table metrics", "Check the evaluate stage.")
-    return [
-        DrawnRates(
-            model,
-            images,
-            len(counts),
-            *_mean_sd([c.tpr for c in counts]),
-            *_mean_sd([c.fpr for c in counts]),
-        )
-        for model, by_images in draws.items()
-        for images, counts in sorted(by_images.items())
-    ]
+    fields = [field.name for field in dataclasses.fields(DrawnRates)]
+    models = metrics["model"].unique().to_pylist()
+    found = [DrawnRates(*row) for row in frame.select(fields).rows()]
+    return sorted(found, key=lambda row: (models.index(row.model), row.images))
 
 
 def rates_by_training_pictures(models: Sequence[ModelCounts], *, stacked: bool = False) -> Figure:
@@ -247,10 +239,6 @@ def to_png(figure: Figure, dots_per_inch: int = 160) -> bytes:
     with rc_context(_STYLE):
         figure.savefig(stream, format="png", dpi=dots_per_inch, facecolor="white", metadata={"Software": None})
     return stream.getvalue()
-
-
-def _mean_sd(values: list[float]) -> tuple[float, float]:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def _line_style(number: int) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def _rarest_by_sex(eligible: Sequence[tuple[str, str | None, int]], wanted: int)
 
 def _shares(total: int, sizes: Sequence[int]) -> list[int]:
     """`total` split in proportion to `sizes`, by largest remainder."""
-    exact = [total * size / sum(sizes) for size in sizes]
+    exact = [total * size / max(sum(sizes), 1) for size in sizes]
     shares = [int(share) for share in exact]
     by_remainder = sorted(range(len(sizes)), key=lambda i: exact[i] - shares[i], reverse=True)
     for i in by_remainder[: total - sum(shares)]:

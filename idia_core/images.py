@@ -1,15 +1,20 @@
 """Decoding pictures from anywhere, safely: upright, RGB, never larger than agreed, with a reason when it fails."""
 
 import io
+import struct
 import warnings
 from enum import StrEnum
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+"""What is read. Pillow knows more, among them EPS, for which it runs another program on the bytes."""
 ORIENTATION = 0x0112
 """EXIF tag."""
 MAX_PIXELS = 64_000_000
 """A picture with more pixels than this is refused before it is decoded: it may be a decompression bomb."""
+READER_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, ValueError, RuntimeError, struct.error)
+"""What Pillow's readers raise on broken bytes."""
 
 
 class PictureStatus(StrEnum):
@@ -32,14 +37,14 @@ def decode_picture(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own limit is below Pillow's; its other remarks change nothing
-            with Image.open(io.BytesIO(content)) as picture:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 if picture.width * picture.height > max_pixels:
                     return None, PictureStatus.TOO_LARGE
                 picture.load()
                 return _as_rgb(ImageOps.exif_transpose(picture)), PictureStatus.OK
     except Image.DecompressionBombError:
         return None, PictureStatus.TOO_LARGE
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):  # what Pillow's readers raise on broken bytes
+    except READER_ERRORS:
         return None, PictureStatus.BROKEN
 
 
@@ -57,7 +62,7 @@ def training_encoding(content: bytes, picture: Image.Image) -> bytes:
 
     Loaders such as open_clip's know no EXIF orientation and convert other modes their own way; those become PNG.
     """
-    with Image.open(io.BytesIO(content)) as original:
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as original:
         upright = original.getexif().get(ORIENTATION, 1) == 1
         if original.format == "JPEG" and original.mode == "RGB" and upright:
             return content

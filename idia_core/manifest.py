@@ -95,7 +95,7 @@ class Manifest(_Record):
 
 def digest_of(value: Any) -> str:
     """The SHA-256 of a JSON-like value, independent of the order of its keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -119,11 +119,11 @@ def read_manifest(folder: UPath) -> Manifest | None:
     """
     path = folder / MANIFEST
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
     try:
-        return Manifest.model_validate_json(text)
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
         fix = "Move the folder away and run the stage again."
         raise SealError(f"the manifest cannot be read: {error.errors()[0]['msg']}", str(path), fix) from None

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from idia_core.errors import InvalidInputError
+from idia_core.errors import DuplicateNameError, InvalidInputError
 
 PLAN = pa.schema(
     [
@@ -22,6 +22,8 @@ PLAN = pa.schema(
     ]
 )
 
+LONGEST_KEY = 96
+"""Bytes of a key: with its suffix it must fit the 100 of a tar entry's name."""
 PNG_MAGIC = b"\x89PNG"
 
 
@@ -49,7 +51,8 @@ def plan_sets(  # noqa: PLR0913 - the plan is a pure function of all that decide
     `background` are the keys of the background pairs, `pairs` the members' (identity, key). The sets are nested: the
     pair of K = 1 is in K = 5. Shards are equal, and the total is a multiple of `multiple_of` (batch x processes), so
     that open_clip shows each pair exactly once an epoch; background pairs above that are left out.
-    Raises `InvalidInputError` when a member has too few pairs or the background is too small.
+    Raises `InvalidInputError` when a member has too few pairs, the background is too small or a key cannot name a file
+    in a tar, and `DuplicateNameError` for a key given twice.
     """
     if multiple_of % shard_size:
         raise InvalidInputError(
@@ -57,14 +60,26 @@ def plan_sets(  # noqa: PLR0913 - the plan is a pure function of all that decide
             "stage shards",
             "Equal shards need that.",
         )
+    _check_keys([*background, *pairs["key"].to_pylist()])
     rng = np.random.default_rng([seed, 0])
     base = [str(key) for key in rng.permutation(sorted(background))]
     ranked = _ranked_pairs(pairs, max(images_per_member), seed)
     tables = [
         _plan_set(base, ranked.filter(pl.col("rank") < k), k, (shard_size, multiple_of), seed)
-        for k in sorted(images_per_member)
+        for k in sorted(set(images_per_member))
     ]
     return pl.concat(tables).select(PLAN.names).to_arrow().cast(PLAN)
+
+
+def _check_keys(keys: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for key in keys:
+        if key in seen:
+            raise DuplicateNameError(f"the key '{key}' is given to two pairs", "stage shards", "Make the keys unique.")
+        if "." in key or not 0 < len(key.encode()) <= LONGEST_KEY:
+            fix = f"WebDataset cuts keys at the first dot; use at most {LONGEST_KEY} bytes without one."
+            raise InvalidInputError(f"the key '{key}' cannot name a file in a tar", "stage shards", fix)
+        seen.add(key)
 
 
 def _ranked_pairs(pairs: pa.Table, most: int, seed: int) -> pl.DataFrame:
@@ -87,7 +102,8 @@ def _plan_set(base: list[str], members: pl.DataFrame, k: int, sizes: tuple[int, 
     if total < max(members.height, 1):
         what = f"{members.height} members' and {len(base)} background pairs do not fill one batch of {multiple_of}"
         raise InvalidInputError(what, f"stage shards, K = {k}", "Give more background pairs or a smaller batch.")
-    background = pl.DataFrame({"key": base[: total - members.height]}).with_columns(identity=pl.lit(None, pl.String))
+    background = pl.DataFrame({"key": base[: total - members.height]}, {"key": pl.String})
+    background = background.with_columns(identity=pl.lit(None, pl.String))
     both = pl.concat([members.select("key", "identity"), background])
     mixed = both[np.random.default_rng([seed, 2, k]).permutation(both.height)]
     place = pl.int_range(pl.len(), dtype=pl.Int64)

@@ -1,6 +1,7 @@
 """Files at any fsspec URL: found by pattern, written whole or not at all."""
 
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import IO
 
 from upath import UPath
 
-from idia_core.errors import BusyError, MissingInputError
+from idia_core.errors import BusyError, MissingInputError, UsageError
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -24,9 +25,15 @@ def is_local(path: UPath) -> bool:
 
 
 def as_path(url: str) -> UPath:
-    """The path of a URL or of a local name; local ones are made absolute, so that workers elsewhere agree."""
-    path = UPath(url)
-    return UPath(Path(path.path).expanduser().absolute()) if is_local(path) else path
+    """The path of a URL or of a local name; local ones are made absolute, so that workers elsewhere agree.
+
+    Raises `UsageError` for a kind of URL that fsspec does not know, and for the home of a user who does not exist.
+    """
+    try:
+        path = UPath(url)
+        return UPath(Path(path.path).expanduser().absolute()) if is_local(path) else path
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"'{url}' is no path: {error}", fix="Give a local path or an fsspec URL.") from None
 
 
 @contextmanager
@@ -88,47 +95,66 @@ def remove_tree(folder: UPath) -> None:
 
 
 def move_tree(source: UPath, target: UPath) -> None:
-    """Move a folder; a rename on a local disk, a copy and delete on an object store."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source.fs.mv(source.path.rstrip("/"), target.path.rstrip("/"), recursive=True)
+    """Move a folder; a rename on a local disk, a copy and delete of every object elsewhere."""
+    if is_local(source):
+        Path(target.path).parent.mkdir(parents=True, exist_ok=True)
+        Path(source.path).rename(target.path)
+        return
+    root = source.path.rstrip("/")
+    for name in source.fs.find(root):
+        source.fs.cp_file(name, target.path.rstrip("/") + name.removeprefix(root))
+    source.fs.rm(root, recursive=True)
 
 
 def find_files(url: str, pattern: str, where: str) -> list[UPath]:
     """The files that `url` names, in sorted order: itself, those of a folder that match `pattern`, or a glob's.
 
+    What is there is taken by its name, even if that reads as a glob.
     Raises `MissingInputError` when there is none: an input that matches nothing is never an empty success.
     """
     path = as_path(url)
-    if any(character in url for character in "*?["):
-        found = [UPath(path.fs.unstrip_protocol(name), **path.storage_options) for name in path.fs.glob(path.path)]
-    elif path.is_dir():
-        found = [file for file in path.glob(pattern) if file.is_file()]
+    if path.is_dir():
+        found = _glob(path, f"{glob.escape(path.path.rstrip('/'))}/{pattern}")
     else:
-        found = [path] if path.exists() else []
+        found = [path] if path.exists() else _glob(path, path.path)
     if not found:
         shown = f"{url.rstrip('/')}/{pattern}" if path.is_dir() else url
         raise MissingInputError(f"no file matches '{shown}'", where, "Check the path.")
     return sorted(found, key=str)
 
 
+def _glob(path: UPath, pattern: str) -> list[UPath]:
+    """The files, not folders, on the file system of `path` that match."""
+    if is_local(path):  # fsspec's own would not look into folders that are links
+        names = glob.glob(pattern, recursive=True, include_hidden=True)  # noqa: PTH207 - the pattern is absolute
+        return [UPath(name) for name in names if Path(name).is_file()]
+    names = [name for name, info in path.fs.glob(pattern, detail=True).items() if info["type"] != "directory"]
+    return [UPath(path.fs.unstrip_protocol(name), **path.storage_options) for name in names]
+
+
 def identity_of(path: UPath) -> tuple[str, int, str]:
-    """What tells, without reading it, that a file has changed: its name, its size in bytes, its ETag or mtime."""
+    """What tells, without reading it, that a file has changed: its folder and name, its size in bytes, ETag or age."""
     info = path.fs.info(path.path)
-    version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
-    return path.name, int(info["size"]), str(version)
+    written = ("ETag", "etag", "mtime", "LastModified", "created")
+    version = next((info[key] for key in written if info.get(key)), "")
+    return f"{path.parent.name}/{path.name}", int(info["size"]), str(version)
 
 
 @contextmanager
 def sole_writer(folder: UPath) -> Iterator[None]:
     """Hold a folder against a second run while the block lasts; the kernel lets go of it when the process dies.
 
-    Raises `BusyError` when another process holds it. Object stores know no locks and are not held.
+    Raises `BusyError` when another process holds it and `UsageError` where no folder can be made. Object stores know no
+    locks and are not held.
     """
     if not is_local(folder):
         yield
         return
-    Path(folder.path).mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder.path, os.O_RDONLY)
+    try:
+        Path(folder.path).mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder.path, os.O_RDONLY)
+    except OSError as error:
+        raise UsageError(f"no folder can be made: {error.strerror}", str(folder), "Choose another one.") from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

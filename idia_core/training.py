@@ -40,9 +40,9 @@ class TrainingRecipe(BaseModel):
     """Ranks of the run; one GPU each on `device: cuda`."""
     threads_per_process: int = Field(default=1, ge=1)
     """Threads of a rank on CPU; another number adds in another order and gives other last bits."""
-    batch_size_per_process: int = Field(default=64, ge=1)
+    batch_size_per_process: int = Field(default=24, ge=1)
     """Pairs of a rank's step; the contrastive loss sees `processes` times as many."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=1.5e-3, gt=0)
     """AdamW's highest learning rate, reached after the warm-up and left along a cosine."""
     warmup_steps: int = Field(default=20, ge=0)
     """Optimiser steps over which the learning rate rises from zero."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 from PIL.Image import Image
-from pydantic import Field
+from pydantic import Field, field_validator
 from upath import UPath
 
 from idia_core.attack import VERDICTS, VOTES, judge, predict
@@ -35,6 +35,13 @@ class AttackConfig(SeededConfig):
     """People in one piece of work."""
     device: str = "cpu"
     """Where the models run: cpu, cuda, cuda:1."""
+
+    @field_validator("templates")
+    @classmethod
+    def _different(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(templates)) < max(1, len(templates)):
+            raise ValueError("templates must be given, and each once")
+        return templates
 
 
 class _Namer:

@@ -49,7 +49,7 @@ class _Reader:
         good = [i for i, status in enumerate(statuses) if status is PictureStatus.OK]
         order = np.random.default_rng([seed, split["place"]]).permutation(good)
         training = {int(i) for i in order[: self._config.training_pictures]}
-        names = [UPath(file).name for file in split["files"]]
+        names = [UPath(file).name.encode(errors="replace").decode() for file in split["files"]]
         pictures = [
             {"identity": name, "picture": names[i], "status": str(status), "image": read[i][0] if i in good else None}
             for i, status in enumerate(statuses)

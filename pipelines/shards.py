@@ -1,7 +1,7 @@
 """`shards`: the training sets for each K, as WebDataset tars that open_clip reads (paper, Section 5.1)."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
 import pyarrow as pa
@@ -18,7 +18,7 @@ from pipelines.stage import Input, Phase, ResolvedInput, Split, SplitWriter, Sta
 class ShardsConfig(SeededConfig):
     """Settings of `shards`."""
 
-    images_per_member: tuple[int, ...] = (75, 50, 25, 10, 5, 1)
+    images_per_member: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(75, 50, 25, 10, 5, 1), min_length=1)
     """K: one training set is built for each."""
     shard_size: int = Field(default=64, ge=1)
     """Pairs in a tar; all tars are equal."""

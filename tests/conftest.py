@@ -1,7 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +19,31 @@ def local_ray() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=128 << 20, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_demo() -> Callable[[Path], list[str]]:
+    """The words after `idia` that run the demo on a world small enough for a test, written to a folder."""
+    settings = {
+        "world.people": 8,
+        "world.caption_rows": 6000,
+        "world.background_pairs": 90,
+        "world.training_pictures": 5,
+        "world.attack_pictures": 3,
+        "select.members": 3,
+        "select.non_members": 3,
+        "select.min_pictures": 3,
+        "select.min_pairs": 5,
+        "shards.images_per_member": [5, 1],
+        "shards.shard_size": 16,
+        "shards.multiple_of": 32,
+        "train.recipe.epochs": 2,
+        "train.recipe.batch_size_per_process": 16,
+        "attack.candidates": 50,
+        "evaluate.pictures": 3,
+    }
+
+    def words(out: Path) -> list[str]:
+        return ["demo", "--out", str(out), *(w for k, v in settings.items() for w in ("--set", f"{k}={v}"))]
+
+    return words
