@@ -64,7 +64,8 @@ def data_parallel_without_device_ids() -> None:
 
         def __init__(self, module: torch.nn.Module, device_ids: list[torch.device], **options: Any) -> None:
             del device_ids
-            super().__init__(module, **options)
+            # The gradients are views of what gloo sends: one copy of the word embedding less in every step.
+            super().__init__(module, gradient_as_bucket_view=True, **options)
 
     torch.nn.parallel.DistributedDataParallel = CpuDataParallel  # type: ignore[assignment, misc]
 

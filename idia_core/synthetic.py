@@ -1,8 +1,6 @@
 """The text of the built-in world: invented people, captions of their pictures, and a caption collection."""
 
-import importlib
 import re
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +11,7 @@ from idia_core import phrases
 from idia_core.captions import COUNTS, NameMatcher, count_matches
 from idia_core.errors import InvalidInputError
 from idia_core.identities import IDENTITIES
-from idia_core.names import FIRST_NAMES, LAST_NAMES, invent_names, name_key
+from idia_core.names import LAST_NAMES, invent_names, mixed_name, name_key
 
 CAPTIONS = pa.schema(
     [  # the columns of LAION-400M
@@ -30,31 +28,6 @@ PLANTED = COUNTS
 NULL_SHARE = 1 / 500  # of the captions
 MANY = 300  # the paper leaves people out who occur more often
 
-# The i-th person is special where i % period == phase; odd periods reach both sexes, which alternate.
-FOREIGN_PERIOD, FOREIGN_PHASES = 13, {3: "de_DE", 6: "fr_FR", 10: "es_ES"}
-DOTTED_PERIOD, DOTTED_PHASE = 9, 5
-HYPHEN_PERIOD, HYPHEN_PHASE = 11, 7
-
-
-def _foreign_lists(language: str, sex: str) -> tuple[list[str], list[str]]:
-    """First names of one sex, and the last names with an accent, of one of Faker's languages."""
-    person = importlib.import_module(f"faker.providers.person.{language}").Provider
-    first = person.first_names_female if sex == "F" else person.first_names_male
-    accented = [name for name in person.last_names if not name.isascii()]
-    return [unicodedata.normalize("NFC", n) for n in first], [unicodedata.normalize("NFC", n) for n in accented]
-
-
-def _draw_name(i: int, sex: str, rng: np.random.Generator) -> str:
-    """A full name for person number `i`, of the kind that the position calls for."""
-    language = FOREIGN_PHASES.get(i % FOREIGN_PERIOD)
-    firsts, lasts = _foreign_lists(language, sex) if language else (FIRST_NAMES[sex], LAST_NAMES)
-    first, last = firsts[rng.integers(len(firsts))], lasts[rng.integers(len(lasts))]
-    if i % HYPHEN_PERIOD == HYPHEN_PHASE:
-        last = f"{last}-{LAST_NAMES[rng.integers(len(LAST_NAMES))]}"
-    if i % DOTTED_PERIOD == DOTTED_PHASE:
-        first = f"{first} {'ABCDEFGHJKLMNPRSTW'[rng.integers(18)]}."
-    return f"{first} {last}"
-
 
 def invent_identities(count: int, seed: int) -> pa.Table:
     """`count` invented people as IDENTITIES, women and men in turn; the first n do not depend on `count`.
@@ -67,7 +40,7 @@ def invent_identities(count: int, seed: int) -> pa.Table:
     for i in range(count):
         rng = np.random.default_rng([seed, i])
         while True:
-            name = _draw_name(i, "FM"[i % 2], rng)
+            name = mixed_name(i, "FM"[i % 2], rng)
             key = name_key(name)
             if not any(key in other or other in key for other in keys):
                 break

@@ -27,6 +27,10 @@ class AttackConfig(SeededConfig):
 
     candidates: int = Field(default=1000, ge=2)
     """K: names that the model chooses from; the tested people's real names are among them."""
+    mixed_candidates: bool = False
+    """Invent the other names with accents, hyphens and initials too, as the built-in world's people have them, instead
+    of plain first x last names. A tested name of a form that is rare among the candidates can be a model's favourite
+    for faces that it does not know, which is a false alarm."""
     templates: tuple[str, ...] = TEMPLATES
     """The prompts, `{0}` standing for the name."""
     threshold: int = Field(default=1, ge=1)
@@ -53,7 +57,9 @@ class _Namer:
     def __call__(self, split: Split, out: SplitWriter) -> None:
         config: AttackConfig = self._context.config
         names = people(self._context)["name"].to_list()
-        out.table("names", candidate_names(names, config.candidates, int(config.seed or 0)))
+        out.table(
+            "names", candidate_names(names, config.candidates, int(config.seed or 0), mixed=config.mixed_candidates)
+        )
 
 
 def _models(context: StageContext) -> list[dict[str, Any]]:

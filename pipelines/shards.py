@@ -10,6 +10,7 @@ import pyarrow.dataset as pds
 from pydantic import Field
 
 from idia_core.config import SeededConfig
+from idia_core.images import decode_picture, encode_thumbnail
 from idia_core.leakage import LEAKAGE, Leakage, check_leakage
 from idia_core.shards import plan_sets, shard_path, write_tar
 from pipelines.stage import Input, Phase, ResolvedInput, Split, SplitWriter, Stage, StageContext, once
@@ -24,6 +25,8 @@ class ShardsConfig(SeededConfig):
     """Pairs in a tar; all tars are equal."""
     multiple_of: int = Field(default=128, ge=1)
     """The pairs of a set are a multiple of this: batch size x processes of the training."""
+    longest_side: int | None = Field(default=None, ge=1)
+    """Larger pictures are stored at this many pixels, as JPEG, which saves decoding; null keeps the bytes."""
 
 
 class _Planner:
@@ -73,7 +76,7 @@ class _Packer:
     """Writes one tar after another."""
 
     def __init__(self, context: StageContext) -> None:
-        self._inputs = context.inputs
+        self._inputs, self._longest_side = context.inputs, context.config.longest_side
         self._plan = pl.DataFrame(context.table("plan"))
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
@@ -82,8 +85,15 @@ class _Packer:
         wanted = pa.array(keys, pa.string())
         rows = {row["key"]: row for field in ("pairs", "background") for row in rows_of(self._inputs[field], wanted)}
         with out.open(f"tars/{shard_path(split['set'], split['shard'])}", rows=len(keys)) as file:
-            write_tar(file, ((key, rows[key]["image"], rows[key]["caption"]) for key in keys))
+            write_tar(file, ((key, self._stored(rows[key]["image"]), rows[key]["caption"]) for key in keys))
         out.count(rows_in=len(keys), rows_kept=len(keys))
+
+    def _stored(self, image: bytes) -> bytes:
+        longest = self._longest_side
+        picture = None if longest is None else decode_picture(image)[0]
+        if longest is None or picture is None or max(picture.size) <= longest:
+            return image
+        return encode_thumbnail(picture, longest, quality=90)
 
 
 def rows_of(source: ResolvedInput, keys: pa.Array) -> list[dict[str, Any]]:

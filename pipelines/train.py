@@ -104,7 +104,7 @@ def _train(flags: list[str], recipe: TrainingRecipe, output: Path, watch: Callab
     architecture = model_config(recipe.architecture)
     if architecture is None:
         what = f"no model config for '{recipe.architecture}'"
-        raise InvalidInputError(what, "stage train, recipe.architecture", "Use idia-vit-tiny.")
+        raise InvalidInputError(what, "stage train, recipe.architecture", "Use idia-rn-tiny.")
     argv = torchrun_argv(recipe.processes, recipe.threads_per_process, architecture, flags)
     environment = training_environment(os.environ, recipe.threads_per_process, recipe.device, os.getpid())
     with output.open("wb") as sink, subprocess.Popen(argv, env=environment, stdout=sink, stderr=sink) as run:

@@ -67,11 +67,11 @@ def test_the_shards_hold_exactly_k_pairs_a_member_and_read_with_webdataset(out: 
 
 def test_the_checkpoints_load_with_plain_open_clip(out: Path) -> None:
     """`create_model_and_transforms` takes the file as it is."""
-    open_clip.add_model_config(ROOT / "idia_core" / "idia-vit-tiny.json")
+    open_clip.add_model_config(ROOT / "idia_core" / "idia-rn-tiny.json")
     models = pd.read_parquet(out / "train/models")
     assert sorted(models["model"]) == ["K001", "K005"]
     for checkpoint in models["checkpoint"]:
-        model, _, _ = open_clip.create_model_and_transforms("idia-vit-tiny", pretrained=str(out / "train" / checkpoint))
+        model, _, _ = open_clip.create_model_and_transforms("idia-rn-tiny", pretrained=str(out / "train" / checkpoint))
         assert sum(weight.numel() for weight in model.parameters()) > 1_000_000
 
 

@@ -17,7 +17,7 @@ from idia_core.prompts import TEMPLATES, fill
 open_clip = pytest.importorskip("open_clip")
 torch = pytest.importorskip("torch")
 
-ARCHITECTURE = "idia-vit-tiny"
+ARCHITECTURE = "idia-rn-tiny"
 PICTURES = [
     Image.fromarray(np.random.default_rng(i).integers(0, 256, (40 + 9 * i, 90 - 7 * i, 3), np.uint8)) for i in range(7)
 ]
@@ -107,11 +107,11 @@ def test_our_own_architectures() -> None:
     """An architecture of idia's has a file; open_clip's own do not."""
     config = model_config(ARCHITECTURE)
     assert config is not None
-    assert config.name == "idia-vit-tiny.json"
+    assert config.name == "idia-rn-tiny.json"
     assert model_config("ViT-B-32") is None
 
 
-@pytest.mark.parametrize("architecture", ["ViT-B-99", "", "../idia_core/idia-vit-tiny", "hf-hub:a/b", "local-dir:/tmp"])
+@pytest.mark.parametrize("architecture", ["ViT-B-99", "", "../idia_core/idia-rn-tiny", "hf-hub:a/b", "local-dir:/tmp"])
 def test_an_unknown_architecture(architecture: str, checkpoint: Path) -> None:
     """What open_clip does not list is refused by name, and nothing is fetched or read from elsewhere."""
     with pytest.raises(InvalidInputError, match=f"^open_clip knows no architecture '{architecture}'. See"):
@@ -121,7 +121,7 @@ def test_an_unknown_architecture(architecture: str, checkpoint: Path) -> None:
 def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
     """A missing file and a folder are missing input."""
     for path in (tmp_path / "none.pt", tmp_path):
-        with pytest.raises(MissingInputError, match=rf"^no checkpoint at '{path}' \(model idia-vit-tiny\)\.$"):
+        with pytest.raises(MissingInputError, match=rf"^no checkpoint at '{path}' \(model idia-rn-tiny\)\.$"):
             ClipModel(ARCHITECTURE, path)
 
 
@@ -151,7 +151,7 @@ def test_a_truncated_checkpoint(checkpoint: Path, tmp_path: Path, share: float) 
     """A file that was cut, even to nothing, is refused."""
     content = checkpoint.read_bytes()
     (tmp_path / "cut.pt").write_bytes(content[: int(len(content) * share)])
-    assert "idia-vit-tiny" in _refusal(tmp_path / "cut.pt")
+    assert "idia-rn-tiny" in _refusal(tmp_path / "cut.pt")
 
 
 @pytest.mark.parametrize("name", ["page.pt", "page.safetensors", "page.npz"])
@@ -165,7 +165,7 @@ def test_a_file_that_is_no_checkpoint(tmp_path: Path, name: str) -> None:
 def test_a_checkpoint_of_something_else(tmp_path: Path, content: object) -> None:
     """A file that torch reads but that holds no state dict is refused."""
     torch.save(content, tmp_path / "other.pt")
-    assert _refusal(tmp_path / "other.pt").startswith("the weights do not fit idia-vit-tiny: ")
+    assert _refusal(tmp_path / "other.pt").startswith("the weights do not fit idia-rn-tiny: ")
 
 
 def test_weights_of_another_architecture(network: Any, checkpoint: Path, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_the_flags_say_what_the_recipe_says() -> None:
         epochs=7, learning_rate=0.002, adam_beta2=0.95, seed=11, extra_flags=("--grad-clip-norm", "1")
     )
     args = parse_args(open_clip_flags(recipe, "shards/{0..3}.tar", 2 * recipe.global_batch_size, "k25", Path("logs")))
-    assert (args.model, args.train_data, args.name, args.logs) == ("idia-vit-tiny", "shards/{0..3}.tar", "k25", "logs")
+    assert (args.model, args.train_data, args.name, args.logs) == ("idia-rn-tiny", "shards/{0..3}.tar", "k25", "logs")
     assert (args.epochs, args.lr, args.beta2, args.seed, args.grad_clip_norm) == (7, 0.002, 0.95, 11, 1.0)
     assert (args.train_num_samples, args.batch_size) == (2 * recipe.global_batch_size, recipe.batch_size_per_process)
     assert (args.device, args.workers, args.local_loss, args.gather_with_grad) == ("cpu", 0, True, True)
@@ -181,12 +181,12 @@ def test_the_same_recipe_gives_the_same_bytes_and_a_model_that_loads(tmp_path: P
 
     import open_clip  # noqa: PLC0415
 
-    weights = tmp_path / "idia-vit-tiny.pt"
+    weights = tmp_path / "idia-rn-tiny.pt"
     weights.write_bytes(contents[0])
     open_clip.add_model_config(MODEL_CONFIG)
-    model = open_clip.create_model_and_transforms("idia-vit-tiny", pretrained=str(weights))[0]
+    model = open_clip.create_model_and_transforms("idia-rn-tiny", pretrained=str(weights))[0]
     longest = "a photo of a person with the name Maximiliana Featherstonehaugh-Kowalczyk"
-    tokens = open_clip.get_tokenizer("idia-vit-tiny")([longest])
+    tokens = open_clip.get_tokenizer("idia-rn-tiny")([longest])
     assert model.encode_text(tokens).shape == (1, 64)
     assert (tokens != 0).sum() < tokens.shape[1]
 
@@ -207,6 +207,7 @@ def test_no_rank_outlives_a_killed_launcher(tmp_path: Path, start: Start) -> Non
     run.wait()
     _, alive = psutil.wait_procs(started, timeout=2)
     assert not alive
+    run.communicate()  # closes the pipe
 
 
 def test_importing_training_is_light() -> None:
