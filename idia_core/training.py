@@ -47,7 +47,7 @@ class TrainingRecipe(BaseModel):
     warmup_steps: int = Field(default=20, ge=0)
     """Optimiser steps over which the learning rate rises from zero."""
     weight_decay: float = Field(default=1.0, ge=0)
-    """AdamW's weight decay. The small model's is high: it shrinks the words of names that are in no caption, which would
+    """AdamW's weight decay. High for the small model: it shrinks the words of names in no caption, which would
     otherwise win over trained names by chance."""
     adam_beta2: float = Field(default=0.98, ge=0, lt=1)
     """AdamW's decay of the squared gradients."""

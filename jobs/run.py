@@ -106,7 +106,7 @@ def _make_room(plan: PlannedStage, console: Console) -> bool:
         remove_tree(aside)
         move_tree(folder, aside)
         console.print(f"{name}: {plan.why}; the old output is kept in {aside}", soft_wrap=True, highlight=False)
-    elif plan.state is State.TO_DO and folder.exists() and any(folder.iterdir()):
+    elif plan.state is State.TO_DO and _holds_files(folder):
         raise SealError("the stage's folder holds files that no run of it wrote", str(folder), "Move it away.")
     if plan.state in (State.CHANGED, State.TO_DO) and (kept := _kept(plan, str(plan.fingerprint))).exists():
         move_tree(kept, folder)
@@ -115,6 +115,11 @@ def _make_room(plan: PlannedStage, console: Console) -> bool:
         )
         return True
     return False
+
+
+def _holds_files(folder: UPath) -> bool:
+    remove_temporaries(folder)  # a run may have been killed before it wrote anything else
+    return folder.exists() and any(path.is_file() for path in folder.rglob("*"))
 
 
 def _kept(plan: PlannedStage, fingerprint: str) -> UPath:

@@ -1,6 +1,7 @@
 """`attack`: the Identity Inference Attack on every model and person (paper, Section 4)."""
 
 import io
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from upath import UPath
 
 from idia_core.attack import VERDICTS, VOTES, judge, predict
 from idia_core.config import SeededConfig
-from idia_core.images import decode_picture
+from idia_core.images import PictureStatus, decode_picture
 from idia_core.models import ClipModel
 from idia_core.names import candidate_names
 from idia_core.prompts import TEMPLATES, fill
@@ -80,7 +81,6 @@ class _TextEncoder:
         texts = load_model(self._context, split).encode_texts(prompts)
         with out.open(f"text_embeddings/{split['model']}.npy") as file:
             np.save(file, texts.reshape(len(templates), len(names), -1))
-        out.count(prompts=len(prompts))
 
 
 def _blocks(context: StageContext) -> Iterable[Split]:
@@ -100,14 +100,15 @@ class _Voter:
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
         model, texts_NKD = self._load(split)
-        pictures = _pictures(self._context, split["identities"])
-        shown = [(row, picture) for row in pictures if (picture := _decoded(row)) is not None]
+        read = [(row, *_decoded(row)) for row in _pictures(self._context, split["identities"])]
+        shown = [(row, picture) for row, picture, _ in read if picture is not None]
         votes = VOTES.empty_table()
         if shown:
             predicted_PN = predict(model.encode_images([picture for _, picture in shown]), texts_NKD)
             votes = self._votes(split["model"], [row for row, _ in shown], predicted_PN)
         out.table("votes", votes)
-        out.count(pictures=len(pictures), pictures_failed=len(pictures) - len(shown))
+        failed = Counter(str(reason) for _, picture, reason in read if picture is None)
+        out.count(rows_in=len(read), rows_kept=len(shown), **failed)
 
     def _load(self, split: Split) -> tuple[ClipModel, npt.NDArray[np.float32]]:
         if self._loaded is None or self._loaded[0] != split["model"]:
@@ -137,16 +138,17 @@ class _Judge:
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
         context = self._context
-        pictures = pl.DataFrame(context.inputs["pictures"].read("identity", "status"))
-        ok = pl.col("status") == "ok"
-        counts = pictures.group_by("identity").agg(images_used=ok.sum(), images_failed=(~ok).sum())
-        models = pl.DataFrame({"model": [model["model"] for model in _models(context)]})
-        asked = models.join(people(context), how="cross").join(counts, on="identity", how="left")
-        asked = asked.with_columns(pl.col("images_used", "images_failed").fill_null(0).cast(pl.Int64))
         votes = context.table("votes")
+        keys = ["model", "identity"]
+        used = pl.DataFrame(votes).group_by(keys).agg(images_used=pl.col("image").n_unique())
+        pictures = pl.DataFrame(context.inputs["pictures"].read("identity")).group_by("identity").len("pictures")
+        models = pl.DataFrame({"model": [model["model"] for model in _models(context)]})
+        asked = models.join(people(context), how="cross").join(used, on=keys, how="left", maintain_order="left")
+        asked = asked.join(pictures, on="identity", how="left", maintain_order="left")
+        asked = asked.with_columns(pl.col("images_used", "pictures").fill_null(0).cast(pl.Int64))
+        asked = asked.with_columns(images_failed=pl.col("pictures") - pl.col("images_used"))
         verdicts = judge(votes, asked.to_arrow(), context.config.threshold)
         out.table("verdicts", verdicts.cast(VERDICTS))
-        out.count(rows_in=votes.num_rows, rows_kept=votes.num_rows)
 
 
 def people(context: StageContext) -> pl.DataFrame:
@@ -170,8 +172,9 @@ def _pictures(context: StageContext, identities: list[str]) -> list[dict[str, An
     return pictures.filter(pl.col("identity").is_in(identities)).sort("identity", "picture").to_dicts()
 
 
-def _decoded(row: dict[str, Any]) -> Image | None:
-    return decode_picture(row["image"])[0] if row["status"] == "ok" else None
+def _decoded(row: dict[str, Any]) -> tuple[Image | None, str]:
+    """The picture of a row of `pictures`, or None and why not."""
+    return decode_picture(row["image"]) if row["status"] == PictureStatus.OK else (None, row["status"])
 
 
 STAGE = Stage(

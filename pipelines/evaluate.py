@@ -50,7 +50,7 @@ class _Drawer:
                 for images, draw, score in found
             ]
         out.table("outcomes", pa.Table.from_pylist(rows, OUTCOMES))
-        out.count(rows_in=votes.height)
+        out.count(rows_in=votes.height, rows_kept=votes.height)
 
 
 class _Counter:

@@ -113,7 +113,7 @@ def _stage_info(manifest: Manifest) -> StageInfo:
         seconds=manifest.provenance.seconds,
         rows_in=counts.get("rows_in", 0),
         rows_kept=counts.get("rows_kept", 0),
-        dropped={key: n for key, n in counts.items() if key not in ("rows_in", "rows_kept")},
+        dropped={key: n for key, n in counts.items() if n and key not in ("rows_in", "rows_kept")},
         splits=len(manifest.receipts),
         inputs=[f"{field}: {record.source}" for field, record in manifest.inputs.items()],
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cluster.torchrun import torchrun_argv, training_environment
 from idia_core.config import Resources, SeededConfig
@@ -45,9 +45,16 @@ class TrainConfig(SeededConfig):
     """Settings of `train`."""
 
     recipe: TrainingRecipe = TrainingRecipe()
-    """What decides the weights; its seed is the stage's."""
+    """What decides the weights."""
     resources: Resources = Field(default=Resources(workers=1, cpus=2))
     """Each worker trains one model at a time, with all its processes."""
+
+    @field_validator("recipe")
+    @classmethod
+    def _one_seed(cls, recipe: TrainingRecipe) -> TrainingRecipe:
+        if "seed" in recipe.model_fields_set:
+            raise ValueError("the seed of a training is the stage's, train.seed")
+        return recipe
 
 
 def _sets(context: StageContext) -> Iterable[Split]:

@@ -16,7 +16,7 @@ import pytest
 IDIA = [sys.executable, "-c", "from jobs.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
 COMPARED = ("world", "scan", "select", "shards", "train/models", "train/checkpoints", "attack", "evaluate")
-SOAK_KILLS = max(1, round(20 * float(os.environ.get("IDIA_SOAK", "1"))))
+SOAK_KILLS = max(1, round(6 * float(os.environ.get("IDIA_SOAK", "1"))))
 
 
 def contents(out: Path) -> dict[str, str]:

@@ -56,6 +56,7 @@ def run(out: str, environment: dict[str, str], *stages: str) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_a_study_on_s3_has_the_bytes_of_a_local_one(
     store: tuple[s3fs.S3FileSystem, dict[str, str]], tmp_path: Path
 ) -> None:

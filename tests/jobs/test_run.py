@@ -126,6 +126,14 @@ def test_foreign_files_are_left_alone(study: Study, tmp_path: Path) -> None:
     assert (tmp_path / "out/world/thesis.txt").read_text() == "mine"
 
 
+def test_a_run_killed_at_its_very_first_file_is_no_foreigner(study: Study, tmp_path: Path) -> None:
+    """A temporary file in an otherwise empty folder is swept away."""
+    (tmp_path / "out/world/_receipts").mkdir(parents=True)
+    (tmp_path / "out/world/_receipts/.fingerprint.0123.tmp").write_text("half")
+    assert run_study(study, QUIET)["world"].state is State.DONE
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
 @pytest.fixture
 def other_run(tmp_path: Path) -> Iterator[None]:
     """Another process that writes to the same place."""
