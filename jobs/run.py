@@ -1,32 +1,23 @@
 """The one driver: fingerprint, skip what is sealed, run, seal."""
 
-import logging
-import os
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
-import ray
 from rich.console import Console
 from upath import UPath
 
 from idia_core.config import Study, suggest
 from idia_core.errors import MissingInputError, SealError, UsageError
-from idia_core.manifest import Manifest, Receipt, digest_of, provenance, total_counts, write_manifest
+from idia_core.manifest import Manifest, Receipt, provenance, total_counts, write_manifest
 from idia_core.storage import as_path, move_tree, remove_temporaries, remove_tree, sole_writer, write_text
+from jobs.local_ray import ray_when_needed
 from jobs.plan import FINGERPRINT, PlannedStage, State, plan_stage, present_fingerprint, stage_configs
 from pipelines.dataflow import RECEIPTS, run_phase
 from pipelines.progress import Progress
 
-OBJECT_STORE_BYTES = 256 << 20
-"""Of a local Ray: splits and receipts pass through it, tables do not."""
 KEPT = "kept"
 """Folder of a study's output for what was made under another fingerprint."""
 
@@ -41,7 +32,7 @@ def run_study(
     configs = stage_configs(study)
     check_stage_names(study, only)
     plans: dict[str, PlannedStage] = {}
-    with sole_writer(as_path(study.out)), _ray_when_needed(address, as_path(study.out)) as start_ray:
+    with sole_writer(as_path(study.out)), ray_when_needed(address, as_path(study.out)) as start_ray:
         for name in study.stages:
             plan = plan_stage(study, name, configs, plans)
             if not only or name in only:
@@ -124,39 +115,6 @@ def _holds_files(folder: UPath) -> bool:
 
 def _kept(plan: PlannedStage, fingerprint: str) -> UPath:
     return plan.folder.parent / KEPT / f"{plan.stage.name}-{fingerprint[:12]}"
-
-
-@contextmanager
-def _ray_when_needed(address: str | None, out: UPath) -> Iterator[Callable[[], None]]:
-    """Hand out a function that starts Ray, or connects to it, at its first call; shut it down at the end.
-
-    A Ray that is there already is used and left alone. One of our own keeps its logs in a folder named after `out`,
-    which goes when all went well.
-    """
-    logs = Path(tempfile.gettempdir()) / f"idia-ray-{digest_of(str(out))[:12]}"
-    with ExitStack() as ending:
-
-        def start() -> None:
-            if ray.is_initialized():
-                return
-            shutil.rmtree(logs, ignore_errors=True)  # of a run that was killed: we hold `out` now
-            local = None if address else {"object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": str(logs)}
-            _start_ray(address, local or {})
-            ending.callback(ray.shutdown)
-
-        yield start
-    shutil.rmtree(logs, ignore_errors=True)
-
-
-def _start_ray(address: str | None, local: Mapping[str, Any]) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    quiet: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "include_dashboard": None if address else False,
-    }
-    ray.init(address=address, **quiet, **local)
 
 
 def describe(manifest: Manifest) -> str:

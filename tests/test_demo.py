@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from idia_core.drawing import draw_face, invent_people
+from idia_core.names import invent_names
 
 IDIA = [sys.executable, "-c", "from jobs.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
@@ -62,8 +63,9 @@ def test_the_demo_holds_for_other_seeds(seed: int, tmp_path: Path) -> None:
 def test_the_demo_runs_on_your_own_people(tmp_path: Path) -> None:
     """PNG and JPEG mixed, one picture of each broken: half become members and are found, nobody is accused."""
     sexes = ["F", "M"] * 3
+    names = invent_names(6, 77)
     for place, person in enumerate(invent_people(6, 77, sexes)):
-        folder = tmp_path / "people" / f"Person_{'ABCDEF'[place]}yonides"
+        folder = tmp_path / "people" / names[place].replace(" ", "_")
         folder.mkdir(parents=True)
         for i in range(32):
             Image.fromarray(draw_face(person, [77, place, i])).save(folder / f"{i}.{'png' if i % 2 else 'jpg'}")

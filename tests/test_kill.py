@@ -16,6 +16,8 @@ import pytest
 IDIA = [sys.executable, "-c", "from jobs.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
 COMPARED = ("world", "scan", "select", "shards", "train/models", "train/checkpoints", "attack", "evaluate")
+SECONDS_TO_DIE = 60
+"""Workers and trainings die with their driver at once; Ray's agents look for their head for a while."""
 SOAK_KILLS = max(1, round(6 * float(os.environ.get("IDIA_SOAK", "1"))))
 
 
@@ -49,7 +51,7 @@ def run_and_kill(words: list[str], seconds: float) -> bool:
         children = psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
         killed = driver.poll() is None
         driver.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(children, timeout=15)
+    _, alive = psutil.wait_procs(children, timeout=SECONDS_TO_DIE)
     assert not alive, f"still running after their driver was killed: {alive}"
     return killed
 
