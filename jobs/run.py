@@ -32,7 +32,7 @@ def run_study(
     configs = stage_configs(study)
     check_stage_names(study, only)
     plans: dict[str, PlannedStage] = {}
-    with sole_writer(as_path(study.out)), ray_when_needed(address, as_path(study.out)) as start_ray:
+    with sole_writer(as_path(study.out)), ray_when_needed(address) as start_ray:
         for name in study.stages:
             plan = plan_stage(study, name, configs, plans)
             if not only or name in only:

@@ -16,8 +16,8 @@ import pytest
 IDIA = [sys.executable, "-c", "from jobs.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
 COMPARED = ("world", "scan", "select", "shards", "train/models", "train/checkpoints", "attack", "evaluate")
-SECONDS_TO_DIE = 60
-"""Workers and trainings die with their driver at once; Ray's agents look for their head for a while."""
+SECONDS_TO_DIE = 20
+"""Workers and trainings die with their driver at once; the reaper ends the rest of Ray a moment later."""
 SOAK_KILLS = max(1, round(6 * float(os.environ.get("IDIA_SOAK", "1"))))
 
 
