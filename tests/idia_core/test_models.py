@@ -171,18 +171,18 @@ def test_a_checkpoint_of_something_else(tmp_path: Path, content: object) -> None
 def test_weights_of_another_architecture(network: Any, checkpoint: Path, tmp_path: Path) -> None:
     """Weights with tensors missing, too many or of other shapes are refused; the message says which does not fit."""
     weights = network.state_dict()
-    torch.save({name: value for name, value in weights.items() if name != "visual.proj"}, tmp_path / "less.pt")
-    assert 'Missing key(s) in state_dict: "visual.proj"' in _refusal(tmp_path / "less.pt")
+    torch.save({name: value for name, value in weights.items() if name != "text_projection"}, tmp_path / "less.pt")
+    assert 'Missing key(s) in state_dict: "text_projection"' in _refusal(tmp_path / "less.pt")
     torch.save(weights | {"more": torch.zeros(1)}, tmp_path / "more.pt")
     assert 'Unexpected key(s) in state_dict: "more"' in _refusal(tmp_path / "more.pt")
-    torch.save(weights | {"visual.proj": torch.zeros(9, 9)}, tmp_path / "shape.pt")
-    assert "size mismatch for visual.proj" in _refusal(tmp_path / "shape.pt")
+    torch.save(weights | {"text_projection": torch.zeros(9, 9)}, tmp_path / "shape.pt")
+    assert "size mismatch for text_projection" in _refusal(tmp_path / "shape.pt")
     assert _refusal(checkpoint, "ViT-S-32-alt").startswith("the weights do not fit ViT-S-32-alt: ")
 
 
 def test_weights_of_a_training_that_diverged(network: Any, tmp_path: Path) -> None:
     """Embeddings that are not finite are an error: every argmax over them would be the first name."""
-    weights = {name: torch.full_like(weight, torch.nan) for name, weight in network.state_dict().items()}
+    weights = {name: w * torch.nan if w.is_floating_point() else w for name, w in network.state_dict().items()}
     torch.save(weights, tmp_path / "nan.pt")
     model = ClipModel(ARCHITECTURE, tmp_path / "nan.pt")
     with pytest.raises(InvalidInputError, match="not finite"):
