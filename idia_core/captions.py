@@ -1,63 +1,58 @@
 r"""Finding names in captions, and counting how often each occurs (Section 5.1 of the paper).
 
 Two rules. The paper's: pandas `Series.str.contains(name)`, that is case-sensitive, anywhere in the caption, the name
-read as a regular expression, so that "B." matches "Bo" and "Jon Hamm" is in "Jon Hammond". The strict one: the exact
-name with no word character (`\w`) at either side. Either rule counts a caption once.
+read as a regular expression, so that "B." matches "Bo" and "Jon Hamm" is in "Jon Hammond". The strict one: a spelling
+of the name, as `idia_core.spellings` knows them, between word boundaries. Either rule counts a caption once.
 
-Names are found by one Aho-Corasick automaton over the bytes of the Arrow column; Python sees only the captions that
-were hit. A name with dots is searched by its longest piece between dots and confirmed with `re`. A name with any other
-special character (`\ ^ $ * + ? { } [ ] ( ) |`), or of dots alone, is tried with `re` on every caption: right but slow.
+The needles of all names are found in the bytes of the Arrow column in one pass; Python sees only what was hit. For a
+name of ASCII letters alone a needle is a whole spelling, and all is settled on arrays of hits. A caption that holds a
+needle of another name is tried with that name's patterns. The pattern of a name with special characters of regular
+expressions (`\ ^ $ * + ? { } [ ] ( ) |`), or of dots alone, is tried on every caption: right but slow.
 """
 
 import enum
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import ahocorasick_rs
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
+import regex
 
 from idia_core.errors import InvalidInputError
 from idia_core.names import check_names
-from idia_core.text_columns import TextBlock, broken_rows, in_characters, readable, text_blocks
+from idia_core.needles import NeedleIndex, needle_of
+from idia_core.spellings import form_needles, forms, is_simple, simple_needles, strict_pattern
+from idia_core.surroundings import between_words, holds_texts, in_longer_names
+from idia_core.text_columns import TextBlock, broken_rows, in_characters, string_parts, text_blocks
+from idia_core.variants import variant
 
 MATCHES = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
         pa.field("row", pa.int64(), nullable=False),
         pa.field("name", pa.string(), nullable=False),
-        pa.field("variant", pa.string(), nullable=False),  # the spelling that was found: 'exact'
+        pa.field("variant", pa.string(), nullable=False),  # 'exact', 'last_first+case', ...; 'paper' where not strict
         pa.field("start", pa.int32(), nullable=False),  # in characters; of the strict rule's first hit if it has one
         pa.field("paper", pa.bool_(), nullable=False),  # at least one of the two rules holds
         pa.field("strict", pa.bool_(), nullable=False),
+        pa.field("longer", pa.bool_(), nullable=False),  # a strict hit that seems part of a longer name
         pa.field("caption", pa.string(), nullable=False),
         pa.field("url", pa.string()),
     ]
 )
-COUNTS = pa.schema(
-    [
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("count_paper", pa.int64(), nullable=False),
-        pa.field("count_strict", pa.int64(), nullable=False),
-    ]
-)
-OCCURRENCES = pa.schema(
-    [*COUNTS, pa.field("ambiguous", pa.bool_(), nullable=False), pa.field("bin", pa.string(), nullable=False)]
-)
-BIN_WIDTH, BIN_END = 25, 300
-BINS: tuple[str, ...] = ("0", *(f"{low}-{low + BIN_WIDTH - 1}" for low in range(1, BIN_END, BIN_WIDTH)), f">{BIN_END}")
-"""The paper's bins of occurrences: none, 25 wide up to 300, more."""
+PAPER_ONLY = "paper"
 
-DFA_NAMES = 2_000  # up to here the faster, larger automaton is a few megabytes
 SPECIAL = re.compile(r"[\\^$*+?{}\[\]()|]")
-WORD_BYTE = np.array([re.match(r"\w", chr(byte), re.ASCII) is not None for byte in range(256)])
-HIT = np.dtype([("row", "i8"), ("name", "i8"), ("start", "i8"), ("stop", "i8")])  # start and stop in bytes
-FOUND = np.dtype([("row", "i8"), ("name", "i8"), ("paper", "?"), ("strict", "?"), ("start", "i8")])
+CONFIRM, STRAIGHT = -1, 0
+"""What a needle is of a name: what its patterns must confirm, or the name itself; from 1 up, its other spellings."""
+FOUND = np.dtype(
+    [("row", "i8"), ("name", "i8"), ("paper", "?"), ("strict", "?"), ("exact", "?"), ("start", "i8"), ("stop", "i8")]
+)
+"""A caption that holds a name; start and stop, of the strict rule's first hit if it has one, in bytes of the block."""
 
 
 class CaptionStatus(enum.StrEnum):
@@ -69,53 +64,51 @@ class CaptionStatus(enum.StrEnum):
 
 
 class ScanResult(NamedTuple):
-    """The matches (MATCHES, by row, then in the names' order) and how many captions had which status."""
+    """The matches (MATCHES without URLs, by row, then in the names' order), and the captions by status."""
 
     matches: pa.Table
     captions: Counter[CaptionStatus]
 
 
 class NameMatcher:
-    """Searches captions for many names at once.
+    """Searches captions for many names at once, `aliases[i]` counting as spellings of `names[i]`.
 
-    Raises InvalidInputError when there is no name, one is blank, or one is not a valid regular expression, and
+    Raises InvalidInputError when there is no name, one is blank, of one letter, or not a valid regular expression, and
     DuplicateNameError when one is there twice.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        check_names(names)
-        if not names:
-            raise InvalidInputError("there is no name to search for", fix="Give at least one name.")
+    def __init__(self, names: Sequence[str], aliases: Sequence[Sequence[str]] | None = None) -> None:
+        check_searchable(names)
         self.names = tuple(names)
-        self._names = pa.array(self.names, pa.string())
-        needles = [_needle(name) for name in names]
-        self._needle_names = np.array([i for i, needle in enumerate(needles) if needle], dtype=np.int64)
-        self._everywhere = [i for i, needle in enumerate(needles) if not needle]  # tried on every caption
-        self._patterns = {i: _rules(name) for i, name in enumerate(names) if needles[i] != name.encode()}
-        self._to_confirm = np.isin(np.arange(len(names)), list(self._patterns))
-        kind = ahocorasick_rs.Implementation.DFA if len(names) <= DFA_NAMES else None
-        automaton = ahocorasick_rs.BytesAhoCorasick([needle for needle in needles if needle], implementation=kind)
-        self._search: Callable[..., list[tuple[int, int, int]]] = automaton.find_matches_as_indexes
+        self._aliases = tuple(map(tuple, aliases)) if aliases else ((),) * len(names)
+        self._column = pa.array(self.names, pa.string())
+        self._texts = string_parts(self._column)
+        self._patterns: dict[int, tuple[re.Pattern[str], regex.Pattern[str]]] = {}
+        self._everywhere: list[int] = []
+        entries: dict[bytes, list[tuple[int, int]]] = {}
+        for i, name in enumerate(self.names):
+            for needle, kind in _needles(name, self._aliases[i]):
+                if needle:
+                    entries.setdefault(needle, []).append((i, kind))
+                elif i not in self._everywhere[-1:]:
+                    self._everywhere.append(i)
+        self._index = NeedleIndex(list(entries)) if entries else None
+        counts = [len(found) for found in entries.values()]
+        self._begin = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._entries = np.array([e for found in entries.values() for e in found], dtype=np.int64).reshape(-1, 2)
 
-    def scan(
-        self,
-        captions: pa.Array | pa.ChunkedArray,
-        urls: pa.Array | pa.ChunkedArray | None = None,
-        *,
-        source: str = "",
-        first_row: int = 0,
-    ) -> ScanResult:
+    def scan(self, captions: pa.Array | pa.ChunkedArray, *, source: str = "", first_row: int = 0) -> ScanResult:
         """Find every name in every caption, by both rules.
 
-        `captions` is a string, large_string or binary column (bytes that are not UTF-8 are counted, not searched),
-        `urls` the column beside it; `first_row` is the number in `source` of the first caption. One match is one
-        caption with one name. Raises InvalidInputError for a column that is not text.
+        `captions` is a string, large_string or binary column (bytes that are not UTF-8 are counted, not searched);
+        `first_row` is the number in `source` of the first caption. One match is one caption with one name. Raises
+        InvalidInputError for a column that is not text.
         """
         tables = [MATCHES.empty_table()]
         statuses: Counter[CaptionStatus] = Counter(dict.fromkeys(CaptionStatus, 0))
         done = 0
         for block in text_blocks(captions):
-            broken = broken_rows(block.array)
+            broken = broken_rows(block)
             searched = block.array.is_valid().to_numpy(zero_copy_only=False).copy()
             searched[broken] = False
             statuses[CaptionStatus.SEARCHED] += int(searched.sum())
@@ -123,127 +116,130 @@ class NameMatcher:
             statuses[CaptionStatus.NOT_UTF8] += len(broken)
             found = self._find(block, searched)
             if len(found):
-                links = None if urls is None else readable(urls.take(pa.array(found["row"] + done)))
-                tables.append(self._matches(block, found, links, source, first_row + done))
+                tables.append(self._matches(block, found, source, first_row + done))
             done += len(block.array)
         return ScanResult(pa.concat_tables(tables), statuses)
 
-    def _matches(
-        self, block: TextBlock, found: npt.NDArray[np.void], links: list[str | None] | None, source: str, first_row: int
-    ) -> pa.Table:
+    def _matches(self, block: TextBlock, found: npt.NDArray[np.void], source: str, first_row: int) -> pa.Table:
         """What was found in one block, as MATCHES."""
         count = len(found)
+        begins = block.offsets[found["row"]]
         columns = {
             "source": pa.repeat(source, count),
             "row": found["row"] + first_row,
-            "name": self._names.take(pa.array(found["name"])),
-            "variant": pa.repeat("exact", count),
-            "start": found["start"].astype(np.int32),
+            "name": self._column.take(pa.array(found["name"])),
+            "variant": self._variants(block, found),
+            "start": in_characters(block, found["row"], found["start"] - begins).astype(np.int32),
             "paper": found["paper"],
             "strict": found["strict"],
+            "longer": in_longer_names(block, found) & found["strict"],
             "caption": block.array.take(pa.array(found["row"])).cast(pa.string()),
-            "url": pa.nulls(count, pa.string()) if links is None else links,
+            "url": pa.nulls(count, pa.string()),
         }
         return pa.table(columns, schema=MATCHES)
 
+    def _variants(self, block: TextBlock, found: npt.NDArray[np.void]) -> list[str]:
+        """In what each spelling that was found differs from the name."""
+        variants = np.where(found["strict"], "exact", PAPER_ONLY).astype(object)
+        for i in np.flatnonzero(found["strict"] & ~found["exact"]):
+            name, text = found["name"][i], block.data[found["start"][i] : found["stop"][i]].tobytes().decode()
+            variants[i] = variant(self.names[name], self._aliases[name], text)
+        return [str(label) for label in variants]
+
     def _find(self, block: TextBlock, searched: npt.NDArray[np.bool_]) -> npt.NDArray[np.void]:
         """One FOUND a caption and name, by row and name; rows count from the block's beginning."""
-        spans = np.array(self._search(block.data, overlapping=True), dtype=np.int64).reshape(-1, 3)
-        hits = np.zeros(len(spans), dtype=HIT)
-        hits["name"], hits["start"], hits["stop"] = self._needle_names[spans[:, 0]], spans[:, 1], spans[:, 2]
-        hits["row"] = np.searchsorted(block.offsets, hits["start"], side="right") - 1
-        # Two captions lie side by side in memory, so a name can begin in one and end in the next.
-        hits = hits[(hits["stop"] <= block.offsets[hits["row"] + 1]) & searched[hits["row"]]]
-        to_confirm = self._to_confirm[hits["name"]]
-        pairs = np.unique(hits[to_confirm][["row", "name"]]).tolist()
-        pairs += [(row, name) for name in self._everywhere for row in np.flatnonzero(searched).tolist()]
-        found = np.concatenate([_plain_hits(block, hits[~to_confirm]), self._confirmed(block, pairs)])
-        return found[np.lexsort((found["name"], found["row"]))]
+        pairs = [(row, name) for name in self._everywhere for row in np.flatnonzero(searched).tolist()]
+        if self._index is None:
+            return self._confirmed(block, sorted(pairs))
+        hits = self._index.search(block.data, block.offsets, searched)
+        counts = self._begin[hits["needle"] + 1] - self._begin[hits["needle"]]
+        which = np.repeat(self._begin[hits["needle"]] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        hits, (names, kinds) = np.repeat(hits, counts), self._entries[which].T
+        confirm = kinds == CONFIRM
+        pairs += zip(hits["row"][confirm].tolist(), names[confirm].tolist(), strict=True)
+        whole = ~confirm
+        found = self._whole_spellings(block, hits[whole], names[whole], kinds[whole])
+        if pairs:
+            found = np.concatenate([found, self._confirmed(block, sorted(set(pairs)))])
+            found = found[np.lexsort((found["name"], found["row"]))]
+        return found
 
-    def _confirmed(self, block: TextBlock, pairs: list[tuple[int, int]]) -> npt.NDArray[np.void]:
+    def _whole_spellings(
+        self,
+        block: TextBlock,
+        hits: npt.NDArray[np.void],
+        names: npt.NDArray[np.int64],
+        kinds: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.void]:
+        """One FOUND for each caption and name among hits of whole spellings: the first strict one, else the first."""
+        found: npt.NDArray[np.void] = np.zeros(len(hits), dtype=FOUND)
+        for field in ("row", "start", "stop"):
+            found[field] = hits[field]
+        found["name"], found["strict"] = names, between_words(block, hits)
+        found["exact"] = holds_texts(block, hits, self._texts, names) & (kinds == STRAIGHT)
+        found = found[np.lexsort((kinds, found["start"], ~found["strict"], found["name"], found["row"]))]
+        found = found[found["strict"] | found["exact"]]
+        first = np.ones(len(found), dtype=bool)
+        first[1:] = (found["row"][1:] != found["row"][:-1]) | (found["name"][1:] != found["name"][:-1])
+        places = np.flatnonzero(first)
+        paper = np.logical_or.reduceat(found["exact"], places) if len(places) else np.zeros(0, dtype=bool)
+        found = found[places]
+        found["paper"] = paper
+        return found
+
+    def _rules(self, name: int) -> tuple[re.Pattern[str], regex.Pattern[str]]:
+        """The paper's rule and the strict rule as patterns."""
+        if name not in self._patterns:
+            text = self.names[name]
+            self._patterns[name] = (_paper_pattern(text), strict_pattern([text, *self._aliases[name]]))
+        return self._patterns[name]
+
+    def _confirmed(self, block: TextBlock, pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.void]:
         """The pairs of row and name that hold under a rule, by trying the name's patterns on the caption."""
-        found: list[tuple[int, int, bool, bool, int]] = []
+        found: list[tuple[int, int, bool, bool, bool, int, int]] = []
         for row, name in pairs:
-            caption = block.data[block.offsets[row] : block.offsets[row + 1]].tobytes().decode()
-            paper, strict = (pattern.search(caption) for pattern in self._patterns[name])
+            begin = int(block.offsets[row])
+            caption = block.data[begin : block.offsets[row + 1]].tobytes().decode()
+            paper, strict = (pattern.search(caption) for pattern in self._rules(name))
             if first := strict or paper:
-                found.append((row, name, paper is not None, strict is not None, first.start()))
+                start = begin + len(caption[: first.start()].encode())
+                stop = start + len(first[0].encode())
+                exact = first[0] == self.names[name]
+                found.append((row, name, paper is not None, strict is not None, exact, start, stop))
         return np.array(found, dtype=FOUND)
 
 
-def _needle(name: str) -> bytes:
-    """The longest text that every caption with the name must hold; empty when there is none to rely on."""
-    return b"" if SPECIAL.search(name) else max((piece.encode() for piece in name.split(".")), key=len)
+def check_searchable(names: Sequence[str]) -> None:
+    """Raise what a `NameMatcher` of these names would raise, without building one."""
+    if not names:
+        raise InvalidInputError("there is no name to search for", fix="Give at least one name.")
+    check_names(names)
+    for name in filter(SPECIAL.search, names):
+        _paper_pattern(name)
 
 
-def _rules(name: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """The paper's rule and the strict rule as patterns."""
+def _needles(name: str, aliases: Sequence[str]) -> list[tuple[bytes, int]]:
+    """The needles of a name and what each is; an empty one where every caption must be tried."""
+    if all(map(is_simple, (name, *aliases))):
+        needles = dict.fromkeys(needle for text in (name, *aliases) for needle in simple_needles(text))
+        return [(needle, kind) for kind, needle in enumerate(needles, STRAIGHT)]
+    found = {_paper_needle(name)}
+    for form in (form for text in (name, *aliases) for form in forms(text)):
+        found |= form_needles(form) or {b""}
+    return [(needle, CONFIRM) for needle in sorted(found)]
+
+
+def _paper_needle(name: str) -> bytes:
+    """The longest text that every caption under the paper's rule must hold; empty when there is none to rely on."""
+    return b"" if SPECIAL.search(name) else max((needle_of(piece) for piece in name.split(".")), key=len)
+
+
+def _paper_pattern(name: str) -> re.Pattern[str]:
     try:
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # brackets that may change their meaning
-            paper = re.compile(name)
+            return re.compile(name)
     except re.error as error:
         raise InvalidInputError(
             f"the name {name!r} is not a valid regular expression, as which the paper's rule reads it: {error}",
             fix="Take the special characters out of the name.",
         ) from error
-    return paper, re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
-
-
-def _plain_hits(block: TextBlock, hits: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-    """One FOUND for each caption and name among hits of whole names: the first strict one, else the first."""
-    strict = _between_words(block, hits)
-    order = np.lexsort((hits["start"], ~strict, hits["name"], hits["row"]))
-    hits, strict = hits[order], strict[order]
-    first = np.ones(len(hits), dtype=bool)
-    first[1:] = (hits["row"][1:] != hits["row"][:-1]) | (hits["name"][1:] != hits["name"][:-1])
-    hits = hits[first]
-    found = np.zeros(len(hits), dtype=FOUND)
-    found["row"], found["name"], found["paper"], found["strict"] = hits["row"], hits["name"], True, strict[first]
-    found["start"] = in_characters(block, hits["row"], hits["start"] - block.offsets[hits["row"]])
-    return found
-
-
-def _between_words(block: TextBlock, hits: npt.NDArray[np.void]) -> npt.NDArray[np.bool_]:
-    """Whether each hit has no word character beside it in its caption."""
-    data, space = block.data, ord(" ")
-    begin, end, start, stop = block.offsets[hits["row"]], block.offsets[hits["row"] + 1], hits["start"], hits["stop"]
-    before = np.where(start > begin, data[start - 1], space)
-    after = np.where(stop < end, data[np.minimum(stop, len(data) - 1)], space)
-    strict: npt.NDArray[np.bool_] = ~(WORD_BYTE[before] | WORD_BYTE[after])
-    for i in np.flatnonzero(strict & ((before >= 0x80) | (after >= 0x80))):  # a neighbour of two to four bytes
-        left = data[max(begin[i], start[i] - 4) : start[i]].tobytes().decode(errors="ignore")[-1:]
-        right = data[stop[i] : min(end[i], stop[i] + 4)].tobytes().decode(errors="ignore")[:1]
-        strict[i] = not (left.isalnum() or right.isalnum())  # with "_", seen above, this is what `re` calls \w
-    return strict
-
-
-def count_matches(matches: pa.Table, names: Sequence[str]) -> pa.Table:
-    """How many of the captions in `matches` hold each name under either rule, as COUNTS: a row for every name."""
-    index = pc.index_in(matches["name"], value_set=pa.array(names, pa.string())).to_numpy()
-    counts = [np.bincount(index[matches[rule].to_numpy()], minlength=len(names)) for rule in ("paper", "strict")]
-    return pa.table([pa.array(names, pa.string()), *(pa.array(c, pa.int64()) for c in counts)], schema=COUNTS)
-
-
-def merge_counts(counts: Iterable[pa.Table], names: Sequence[str]) -> pa.Table:
-    """The COUNTS of several splits summed into OCCURRENCES, with every name in the given order.
-
-    `bin` is the paper's bin (one of BINS) of `count_paper`. Each table must be one of `count_matches` with these names.
-    """
-    paper, strict = np.zeros(len(names), dtype=np.int64), np.zeros(len(names), dtype=np.int64)
-    for table in counts:
-        if table["name"].to_pylist() != list(names):
-            raise InvalidInputError(
-                "counts of other names cannot be summed", fix="Scan every split for the same names."
-            )
-        paper += table["count_paper"].to_numpy()
-        strict += table["count_strict"].to_numpy()
-    bins = np.minimum(-(-paper // BIN_WIDTH), len(BINS) - 1)
-    columns = [pa.array(names, pa.string()), paper, strict, ambiguous_names(names), pa.array(BINS).take(pa.array(bins))]
-    return pa.table(columns, schema=OCCURRENCES)
-
-
-def ambiguous_names(names: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """For each name whether its hits may mean another: it is a single word, or found in another of the names."""
-    inside = NameMatcher(names).scan(pa.array(names, pa.string())).matches
-    others = set(inside.filter(pc.not_equal(inside["name"], inside["caption"]))["name"].to_pylist())
-    return np.array([name in others or len(name.split()) == 1 for name in names])

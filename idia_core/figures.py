@@ -35,7 +35,7 @@ LINES = ("-", "--", "-.")
 RIGHT, WRONG = SERIES[0], SERIES[1]
 INK = "#010203"  # stands for the page's own text colour; `to_svg` writes currentColor in its place
 ALL = "all"  # the group of everybody in a metrics table
-_STYLE: Any = {
+STYLE: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": INK,
     "axes.facecolor": "none",
@@ -151,7 +151,7 @@ def rates_by_training_pictures(models: Sequence[ModelCounts], *, stacked: bool =
     """
     architectures = list(dict.fromkeys(model.architecture for model in models))
     sizes = sorted({model.images_per_member for model in models})
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure, panels = _rate_panels("pictures of each member in the training data (K)", stacked=stacked)
         for number, architecture in enumerate(architectures):
             chosen = sorted((m for m in models if m.architecture == architecture), key=lambda m: m.images_per_member)
@@ -175,7 +175,7 @@ def rates_by_attack_pictures(rates: Sequence[DrawnRates], *, stacked: bool = Fal
     """Both rates against the number of attack pictures, a line for each model: mean over draws, band of one sd."""
     models = list(dict.fromkeys(rate.model for rate in rates))
     ends: list[str] = []
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure, panels = _rate_panels("attack pictures of each person", stacked=stacked)
         for number, model in enumerate(models):
             chosen = sorted((rate for rate in rates if rate.model == model), key=lambda rate: rate.images)
@@ -197,7 +197,7 @@ def confusion_matrices(models: Sequence[ModelCounts], *, stacked: bool = False) 
     columns = min(len(models), 2 if stacked else 4)
     rows = math.ceil(len(models) / columns)
     width = (3.5 if stacked else 9.4) * (columns / (2 if stacked else 4)) + (0 if stacked else 0.2)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(width, 2.15 * rows), layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.06))
         panels = figure.subplots(rows, columns, squeeze=False).flat
         for place, panel in enumerate(panels):
@@ -216,7 +216,7 @@ def to_svg(figure: Figure) -> str:
     Text stays text in the page's font, and INK becomes `currentColor`; the figure's label is its text alternative.
     """
     stream = io.StringIO()
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
@@ -236,8 +236,16 @@ def to_svg(figure: Figure) -> str:
 def to_png(figure: Figure, dots_per_inch: int = 160) -> bytes:
     """The figure as a PNG on white."""
     stream = io.BytesIO()
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure.savefig(stream, format="png", dpi=dots_per_inch, facecolor="white", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def to_pdf(figure: Figure) -> bytes:
+    """The figure as a PDF, the same bytes each time."""
+    stream = io.BytesIO()
+    with rc_context(STYLE):
+        figure.savefig(stream, format="pdf", facecolor="white", metadata={"CreationDate": None, "Producer": None})
     return stream.getvalue()
 
 

@@ -56,6 +56,8 @@ class Reason(StrEnum):
     """Why a person got that role."""
 
     RAREST = "rarest"
+    NAMED = "named"
+    NEVER_NAMED = "never_named"
     TOO_FREQUENT = "too_frequent"
     TOO_FEW_PICTURES = "too_few_pictures"
     TOO_FEW_PAIRS = "too_few_pairs"
@@ -101,6 +103,17 @@ def choose_roles(
         roles |= {str(identity): Role.MEMBER for identity in group[:quota]}
         roles |= {str(identity): Role.NON_MEMBER for identity in group[quota:]}
     return roles
+
+
+def roles_by_occurrence(people: Sequence[tuple[str, str | None, int]]) -> dict[str, Role]:
+    """Members and non-members among `(identity, sex, occurrences)`: who occurs, and who never does (Section 5.1).
+
+    Raises `InvalidInputError` when there is nobody.
+    """
+    if not people:
+        fix = "Loosen `max_occurrences`, `min_pictures` or `min_pairs`."
+        raise InvalidInputError("nobody can take part", "stage select", fix)
+    return {identity: Role.MEMBER if occurrences else Role.NON_MEMBER for identity, _, occurrences in people}
 
 
 def _rarest_by_sex(eligible: Sequence[tuple[str, str | None, int]], wanted: int) -> list[list[str]]:

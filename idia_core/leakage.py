@@ -46,8 +46,8 @@ def check_leakage(
 ) -> Leakage:
     """Compare all training pairs (key, image, caption) with all attack pictures (name, image), by bytes and by pixels.
 
-    No caption may hold the name of one of the `outsiders`, by the paper's rule. Raises `LeakageError` that names the
-    first pair found; returns the counts otherwise.
+    No caption may hold the name of one of the `outsiders`, by either rule of `idia_core.captions`. Raises
+    `LeakageError` that names the first pair found; returns the counts otherwise.
     """
     shown: dict[str, str] = {}
     attack_pictures = 0

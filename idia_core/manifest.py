@@ -17,6 +17,10 @@ from idia_core.errors import SealError
 from idia_core.storage import write_text
 
 MANIFEST = "manifest.json"
+RECEIPTS = "_receipts"
+"""Folder of the receipts of a stage that is not sealed yet; the seal takes them up."""
+FAILED = "failed_inputs"
+"""The kind of facts that name inputs which could not be read: `PATH: reason`."""
 PACKAGES = ("ray", "pyarrow", "numpy", "torch", "open_clip_torch", "webdataset", "opencv-python-headless", "Faker")
 
 
@@ -45,6 +49,8 @@ class Receipt(_Record):
     key: str
     files: tuple[FileEntry, ...] = ()
     counts: dict[str, int] = {}
+    facts: dict[str, tuple[str, ...]] = {}
+    """What was noticed, by kind: the `edition` of a file, a file among the `failed_inputs`."""
 
 
 class InputRecord(_Record):
@@ -77,6 +83,7 @@ class Manifest(_Record):
     resources: dict[str, Any]
     inputs: dict[str, InputRecord]
     counts: dict[str, int]
+    facts: dict[str, tuple[str, ...]] = {}
     receipts: tuple[Receipt, ...]
     provenance: Provenance
 
@@ -110,6 +117,28 @@ def total_counts(receipts: Iterable[Receipt]) -> dict[str, int]:
     for receipt in receipts:
         total.update(receipt.counts)
     return dict(sorted(total.items()))
+
+
+def all_facts(receipts: Iterable[Receipt]) -> dict[str, tuple[str, ...]]:
+    """The facts of all splits, by kind, each once and in order."""
+    found: dict[str, set[str]] = {}
+    for receipt in receipts:
+        for kind, facts in receipt.facts.items():
+            found.setdefault(kind, set()).update(facts)
+    return {kind: tuple(sorted(facts)) for kind, facts in sorted(found.items())}
+
+
+def failed_files(facts: Iterable[str]) -> set[str]:
+    """The files among facts of the kind FAILED, each once however many of its splits failed."""
+    return {fact.partition(": ")[0] for fact in facts}
+
+
+def read_receipts(folder: UPath) -> list[Receipt]:
+    """The receipts of a stage's folder, whether it is sealed or was interrupted."""
+    if manifest := read_manifest(folder):
+        return list(manifest.receipts)
+    found = sorted((folder / RECEIPTS).glob("*.json"), key=str)
+    return [Receipt.model_validate_json(path.read_text(encoding="utf-8")) for path in found]
 
 
 def read_manifest(folder: UPath) -> Manifest | None:

@@ -44,7 +44,7 @@ def name_from_folder(folder: str) -> str:
 def check_names(names: Iterable[str]) -> None:
     """Raise unless every name is there, and there once.
 
-    Raises InvalidInputError for a name that is blank or not valid Unicode (as a folder's may be), and
+    Raises InvalidInputError for a name that is blank, of one letter, or not valid Unicode (as a folder's may be), and
     DuplicateNameError for one that is given twice, also when the two differ only in Unicode composition, white space or
     letter case.
     """
@@ -53,6 +53,9 @@ def check_names(names: Iterable[str]) -> None:
         key = name_key(name)
         if not key:
             raise InvalidInputError("a name is blank", f"name number {position + 1}", "Fill it in or take it out.")
+        if len(key) == 1 and key.isascii():
+            fix = "Nearly every caption holds it; write the name out or take it out."
+            raise InvalidInputError(f"the name {name!r} is one letter", f"name number {position + 1}", fix)
         if key in seen:
             same = "is given twice" if seen[key] == name else f"is the same name as {seen[key]!r}"
             raise DuplicateNameError(f"{name!r} {same}", f"name number {position + 1}", "Keep one of the two.")

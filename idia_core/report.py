@@ -292,7 +292,7 @@ def _number(value: int) -> str:
 
 
 def _rate(value: float) -> str:
-    return "–" if value != value else f"{value:.2f}"  # noqa: PLR0124, RUF001 - NaN alone differs from itself
+    return "–" if value != value else f"{value:.2f}"  # noqa: PLR0124 - NaN alone differs from itself
 
 
 def _interval(hits: int, total: int) -> str:

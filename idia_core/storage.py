@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -106,19 +106,20 @@ def move_tree(source: UPath, target: UPath) -> None:
     source.fs.rm(root, recursive=True)
 
 
-def find_files(url: str, pattern: str, where: str) -> list[UPath]:
-    """The files that `url` names, in sorted order: itself, those of a folder that match `pattern`, or a glob's.
+def find_files(url: str, patterns: Sequence[str], where: str) -> list[UPath]:
+    """The files that `url` names, sorted: itself, those of a folder that match one of the patterns, or a glob's.
 
     What is there is taken by its name, even if that reads as a glob.
     Raises `MissingInputError` when there is none: an input that matches nothing is never an empty success.
     """
     path = as_path(url)
     if path.is_dir():
-        found = _glob(path, f"{glob.escape(path.path.rstrip('/'))}/{pattern}")
+        root = glob.escape(path.path.rstrip("/"))
+        found = [file for pattern in patterns for file in _glob(path, f"{root}/{pattern}")]
     else:
         found = [path] if path.exists() else _glob(path, path.path)
     if not found:
-        shown = f"{url.rstrip('/')}/{pattern}" if path.is_dir() else url
+        shown = f"{url.rstrip('/')}/{' or '.join(patterns)}" if path.is_dir() else url
         raise MissingInputError(f"no file matches '{shown}'", where, "Check the path.")
     return sorted(found, key=str)
 

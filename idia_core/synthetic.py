@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from idia_core import phrases
-from idia_core.captions import COUNTS, NameMatcher, count_matches
+from idia_core.captions import NameMatcher
 from idia_core.errors import InvalidInputError
 from idia_core.identities import IDENTITIES
 from idia_core.names import LAST_NAMES, invent_names, mixed_name, name_key
+from idia_core.occurrences import COUNTS, count_matches
 
 CAPTIONS = pa.schema(
     [  # the columns of LAION-400M

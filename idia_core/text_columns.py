@@ -51,24 +51,39 @@ def _as_text(values: pa.Array) -> pa.Array:
     raise InvalidInputError(f"a column of {values.type} is not text", fix="Name the column that holds the captions.")
 
 
-def _block(texts: pa.Array) -> TextBlock:
-    """The array with its bytes and offsets, which count from its own first value."""
+def string_parts(texts: pa.Array) -> tuple[Bytes, Positions]:
+    """The bytes of a string array, and where in them each value begins (one more at the end)."""
     _, offset_buffer, data_buffer = texts.buffers()
     width = np.int64 if pa.types.is_large_string(texts.type) else np.int32
     offsets = np.frombuffer(offset_buffer, dtype=width)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
     data = np.frombuffer(data_buffer or b"", dtype=np.uint8)
-    return TextBlock(texts, data[offsets[0] : offsets[-1]], offsets - offsets[0])
+    return data[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
-def broken_rows(texts: pa.Array, first: int = 0) -> list[int]:
-    """The rows of a string array that are not UTF-8, found by halving."""
+def _block(texts: pa.Array) -> TextBlock:
+    return TextBlock(texts, *string_parts(texts))
+
+
+def broken_rows(block: TextBlock) -> list[int]:
+    """The rows of a block that are not UTF-8, found by halving."""
+    whole = pa.LargeStringArray.from_buffers(1, pa.py_buffer(np.array([0, len(block.data)])), pa.py_buffer(block.data))
+    begins = block.data[block.offsets[:-1][np.diff(block.offsets) > 0]]
+    try:
+        whole.validate(full=True)  # as one text, which is faster
+    except pa.ArrowInvalid:
+        return _broken(block.array, 0)
+    # No value may begin in the middle of a character; a null may hide anything.
+    return _broken(block.array, 0) if np.any((begins & 0xC0) == 0x80) else []
+
+
+def _broken(texts: pa.Array, first: int) -> list[int]:
     try:
         texts.validate(full=True)
     except pa.ArrowInvalid:
         if len(texts) == 1:
             return [first]
         half = len(texts) // 2
-        return broken_rows(texts[:half], first) + broken_rows(texts[half:], first + half)
+        return _broken(texts[:half], first) + _broken(texts[half:], first + half)
     return []
 
 

@@ -28,6 +28,12 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Change a field; may be repeated.")
 ]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster; Ray is started here when not given.")]
+Tolerate = Annotated[
+    int | None,
+    typer.Option(
+        "--tolerate-failed-inputs", metavar="N", min=0, help="Let `scan` end without up to N files that cannot be read."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and why; run nothing.")]
 
 
@@ -36,11 +42,13 @@ def run(
     study: StudyFile,
     stages: Annotated[list[str] | None, typer.Argument(help="Only these stages.")] = None,
     settings: Settings = None,
+    tolerate: Tolerate = None,
     dry_run: DryRun = False,
     address: Address = None,
 ) -> None:
     """Run the stages of a study that are not done yet."""
-    _run(_load(study, settings), stages or [], dry_run, address)
+    own = [] if tolerate is None else [f"scan.tolerate_failed_inputs={tolerate}"]
+    _run(_load(study, [*(settings or []), *own]), stages or [], dry_run, address)
 
 
 @app.command(epilog="Example: idia status demo.yaml")
@@ -59,6 +67,20 @@ def path(
     from jobs.plan import table_folder  # noqa: PLC0415 - loads Ray, which `--help` should not wait for
 
     typer.echo(str(table_folder(_load(study, settings), table)))
+
+
+@app.command(epilog="Example: idia names 'Jörg Müller' Sting · idia names --list people.csv")
+def names(
+    given: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names to look at.")] = None,
+    lists: Annotated[
+        list[str] | None, typer.Option("--list", metavar="FILE", help="Parquet, CSV or text; may be repeated.")
+    ] = None,
+    show: Annotated[int, typer.Option(min=1, help="How many names to print.")] = 20,
+) -> None:
+    """Show how names will be searched for, before millions of captions are read."""
+    from jobs.names import print_names  # noqa: PLC0415
+
+    print_names(given or [], lists or [], show, Console())
 
 
 @app.command(epilog="Example: idia demo --people my_pictures/ --out out/mine")

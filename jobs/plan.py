@@ -9,13 +9,26 @@ from upath import UPath
 
 from idia_core.config import SeededConfig, StageConfig, Study, suggest, validate
 from idia_core.errors import ConfigError, MissingInputError, SealError, UsageError
-from idia_core.manifest import InputRecord, Manifest, digest_of, fingerprint, missing_files, read_manifest
+from idia_core.manifest import (
+    FAILED,
+    RECEIPTS,
+    InputRecord,
+    Manifest,
+    digest_of,
+    failed_files,
+    fingerprint,
+    missing_files,
+    read_manifest,
+)
 from idia_core.storage import as_path, find_files, identity_of
-from pipelines.dataflow import RECEIPTS
 from pipelines.registry import STAGES
 from pipelines.stage import Input, ResolvedInput, Stage, StageContext
 
 FINGERPRINT = "fingerprint"
+KEPT = "kept"
+"""Folder of a study's output for what was made under another fingerprint."""
+TOLERATED = "tolerate_failed_inputs"
+"""The field of a config that may let a run end without some of its inputs."""
 
 
 class State(StrEnum):
@@ -50,11 +63,12 @@ class PlannedStage:
 
     def context(self) -> StageContext:
         """What the stage's phases get."""
-        return StageContext(self.stage.name, self.config, self.inputs or {}, self.folder)
+        kept = tuple(sorted((self.folder.parent / KEPT).glob(f"{self.stage.name}-*"), key=str))
+        return StageContext(self.stage.name, self.config, self.inputs or {}, self.folder, kept)
 
     def fingerprinted_config(self) -> dict[str, Any]:
-        """The config without what only concerns speed or is covered by the inputs' digests."""
-        return self.config.model_dump(mode="json", exclude={"resources", "inputs"})
+        """The config without what only concerns speed, is covered by the inputs' digests, or is checked at each run."""
+        return self.config.model_dump(mode="json", exclude={"resources", "inputs", TOLERATED})
 
     def input_records(self) -> dict[str, InputRecord]:
         """The inputs as the manifest keeps them."""
@@ -115,6 +129,8 @@ def plan_stage(
     digests = {field: found.digest for field, found in inputs.items()}
     wanted = fingerprint(name, stage.version, planned.fingerprinted_config(), digests)
     state, why, manifest = _state(folder, wanted)
+    if manifest:
+        _check_failed_inputs(manifest, config, folder)
     return PlannedStage(stage, config, folder, state, why, wanted, inputs, manifest)
 
 
@@ -125,7 +141,7 @@ def _resolve(source: str, declared: Input, earlier: Mapping[str, PlannedStage], 
         files = tuple(folder / entry.path for entry in manifest.files(table))
         return ResolvedInput(source, folder / table, files, manifest.digest(table))
     try:
-        files = tuple(find_files(source, declared.pattern, where))
+        files = tuple(find_files(source, declared.patterns, where))
     except MissingInputError as error:
         if "/" in source or upstream == source:
             raise
@@ -145,6 +161,14 @@ def _state(folder: UPath, wanted: str) -> tuple[State, str, Manifest | None]:
         fix = "Put it back, or delete the folder to make it again."
         raise SealError(f"{len(lost)} sealed files are gone or cut short, first '{lost[0].path}'", str(folder), fix)
     return State.DONE, f"sealed {manifest.provenance.started[:19]}", manifest
+
+
+def _check_failed_inputs(manifest: Manifest, config: StageConfig, folder: UPath) -> None:
+    facts, tolerated = manifest.facts.get(FAILED, ()), getattr(config, TOLERATED, 0)
+    if len(failed := failed_files(facts)) > tolerated:
+        what = f"it was made without {len(failed)} inputs that could not be read, first {facts[0]}"
+        fix = f"Fetch them again or delete the folder, or run with --tolerate-failed-inputs {len(failed)}."
+        raise SealError(what, str(folder), fix)
 
 
 def present_fingerprint(folder: UPath) -> str | None:

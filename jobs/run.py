@@ -11,15 +11,12 @@ from upath import UPath
 
 from idia_core.config import Study, suggest
 from idia_core.errors import MissingInputError, SealError, UsageError
-from idia_core.manifest import Manifest, Receipt, provenance, total_counts, write_manifest
+from idia_core.manifest import RECEIPTS, Manifest, Receipt, all_facts, provenance, total_counts, write_manifest
 from idia_core.storage import as_path, move_tree, remove_temporaries, remove_tree, sole_writer, write_text
 from jobs.local_ray import ray_when_needed
-from jobs.plan import FINGERPRINT, PlannedStage, State, plan_stage, present_fingerprint, stage_configs
-from pipelines.dataflow import RECEIPTS, run_phase
+from jobs.plan import FINGERPRINT, KEPT, PlannedStage, State, plan_stage, present_fingerprint, stage_configs
+from pipelines.dataflow import run_phase
 from pipelines.progress import Progress
-
-KEPT = "kept"
-"""Folder of a study's output for what was made under another fingerprint."""
 
 
 def run_study(
@@ -81,6 +78,7 @@ def _run_stage(plan: PlannedStage, start_ray: Callable[[], None], console: Conso
         resources=plan.config.resources.model_dump(mode="json"),
         inputs=plan.input_records(),
         counts=total_counts(receipts),
+        facts=all_facts(receipts),
         receipts=tuple(receipts),
         provenance=provenance(sys.argv, started, time.monotonic() - began),
     )

@@ -1,22 +1,22 @@
 """The one place that hands splits to Ray: bounded pending work, retries of lost splits, receipts, progress."""
 
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from idia_core.config import Resources
 from idia_core.errors import WorkerLostError
-from idia_core.manifest import Receipt, digest_of, missing_files
+from idia_core.manifest import FAILED, RECEIPTS, Receipt, digest_of, missing_files
 from idia_core.storage import write_text
 from pipelines.progress import Progress
 from pipelines.stage import Phase, Split, SplitWriter, StageContext, Worker
 
-RECEIPTS = "_receipts"
-"""Folder of the receipts of a stage that is not sealed yet; the seal takes them up."""
 NOTES = "idia-notes"
 POLL_SECONDS = 1.0
 
@@ -51,6 +51,8 @@ class _Notes:
     def all(self) -> list[tuple[float, str]]:
         return list(self._notes.values())
 
+
+_actors: dict[str, Any] = {}
 
 _built: tuple[StageContext, str, Worker] | None = None
 """The worker that this process built last: a model is loaded once, not once a split."""
@@ -93,11 +95,11 @@ def run_phase(phase: Phase, context: StageContext, resources: Resources, progres
 
 
 def _valid_receipts(context: StageContext, phase: str) -> dict[str, Receipt]:
-    """The receipts of an earlier, interrupted run whose files are all there in full."""
+    """The receipts of an earlier, interrupted run whose inputs could be read and whose files are all there in full."""
     found = (context.folder / RECEIPTS).glob(f"{phase}-*.json")
     receipts = [Receipt.model_validate_json(path.read_text(encoding="utf-8")) for path in found]
     lost = {entry.path for entry in missing_files(context.folder, (f for r in receipts for f in r.files))}
-    return {r.split: r for r in receipts if not any(f.path in lost for f in r.files)}
+    return {r.split: r for r in receipts if FAILED not in r.facts and not any(f.path in lost for f in r.files)}
 
 
 def _run(
@@ -108,10 +110,10 @@ def _run(
         return
     cpus: float = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
     limit = resources.workers or 2 * max(1, int(cpus // resources.cpus))
-    notes: Any = ray.remote(_Notes).options(name=NOTES, get_if_exists=True, num_cpus=0).remote()
+    notes = _notes_actor()
     task = _run_split.options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=resources.retries)
     shared = ray.put((phase, context))
-    waiting, running = iter(todo), dict[Any, Job]()
+    waiting, running, board = iter(todo), dict[Any, Job](), _Board(notes)
     try:
         while True:
             for job in islice(waiting, limit - len(running)):
@@ -123,7 +125,7 @@ def _run(
                 job = running.pop(reference)
                 notes.drop.remote(job.name)
                 yield _result(reference, job, context)
-            progress.notes(_read(notes))
+            board.show(progress)
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
@@ -141,9 +143,28 @@ def _result(reference: Any, job: Job, context: StageContext) -> Receipt:
     return receipt
 
 
-def _read(notes: Any) -> list[tuple[float, str]]:
-    try:
-        found: list[tuple[float, str]] = ray.get(notes.all.remote(), timeout=POLL_SECONDS)
-    except (GetTimeoutError, RayActorError):
-        return []  # only the display is poorer for it
-    return found
+def _notes_actor() -> Any:
+    """The actor of this Ray session; it is kept for all phases, as its process takes a second to start."""
+    here = ray.get_runtime_context()
+    session = f"{here.get_node_id()} {here.get_job_id()}"  # a job's number alone begins again after `ray.shutdown`
+    if session not in _actors:
+        _actors.clear()
+        _actors[session] = ray.remote(_Notes).options(name=NOTES, get_if_exists=True, num_cpus=0).remote()
+    return _actors[session]
+
+
+class _Board:
+    """Shows what the splits say of themselves, without ever waiting for it."""
+
+    def __init__(self, notes: Any) -> None:
+        self._notes = notes
+        self._asked = notes.all.remote()
+        self._since = time.monotonic()
+
+    def show(self, progress: Progress) -> None:
+        """Show the answer if there is one, and ask again a second later."""
+        if time.monotonic() - self._since < POLL_SECONDS or not ray.wait([self._asked], timeout=0)[0]:
+            return
+        with suppress(RayActorError):  # only the display is poorer for it
+            progress.notes(ray.get(self._asked))
+        self._asked, self._since = self._notes.all.remote(), time.monotonic()

@@ -97,7 +97,7 @@ STAGE = Stage(
     version=1,
     summary="read your own people's pictures",
     config=PeopleConfig,
-    inputs={"folder": Input("a sub-folder of pictures for each person", pattern="*/*")},
+    inputs={"folder": Input("a sub-folder of pictures for each person", patterns=("*/*",))},
     phases=(Phase("read", _folders, _Reader),),
     tables=("identities", "pictures", "pairs"),
 )

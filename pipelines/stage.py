@@ -28,7 +28,7 @@ class Input:
 
     holds: str
     """What is in it, for error messages: 'captions (Parquet)'."""
-    pattern: str = "*.parquet"
+    patterns: tuple[str, ...] = ("*.parquet",)
     """Which files count when a folder is given."""
     optional: bool = False
 
@@ -60,6 +60,8 @@ class StageContext:
     inputs: Mapping[str, ResolvedInput]
     folder: UPath
     """Where the stage writes; the parts of earlier phases are read from here."""
+    kept: tuple[UPath, ...] = ()
+    """Folders of what this stage wrote under other fingerprints."""
 
     def table(self, name: str) -> pa.Table:
         """A table that an earlier phase of this stage wrote, known to be small."""
@@ -134,6 +136,7 @@ class SplitWriter:
     """Call with the fraction done (0 to 1) and a few words, to show how a long split is getting on."""
     files: list[FileEntry] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    facts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def table(self, name: str, table: pa.Table) -> None:
         """Write `table` as this split's part of the table `name`."""
@@ -168,9 +171,14 @@ class SplitWriter:
         """Add to the split's counts: `rows_in`, `rows_kept`, or a reason why rows were dropped."""
         self.counts.update(reasons)
 
+    def note(self, kind: str, fact: str) -> None:
+        """Add a fact for the manifest, once."""
+        self.facts[kind] = (*dict.fromkeys((*self.facts.get(kind, ()), fact)),)
+
     def receipt(self, key: str) -> Receipt:
         """The proof that the split is done."""
-        return Receipt(split=self.split, key=key, files=tuple(self.files), counts=dict(sorted(self.counts.items())))
+        counts = dict(sorted(self.counts.items()))
+        return Receipt(split=self.split, key=key, files=tuple(self.files), counts=counts, facts=self.facts)
 
     def _enter(self, path: str, rows: int | None) -> None:
         target = self.folder / path

@@ -141,7 +141,7 @@ STAGE = Stage(
     config=TrainConfig,
     inputs={
         "plan": Input("which pair is in which shard (set, images_per_member, shard)"),
-        "tars": Input("the shards (a folder a set)", pattern="*/*.tar"),
+        "tars": Input("the shards (a folder a set)", patterns=("*/*.tar",)),
     },
     phases=(Phase("models", _sets, _Trainer),),
     tables=("models", "checkpoints", "logs"),

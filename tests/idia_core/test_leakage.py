@@ -77,7 +77,7 @@ def test_it_is_found_the_other_way_round() -> None:
 
 
 def test_a_non_members_name_in_a_caption_is_named() -> None:
-    """The first caption with a non-member's name is refused, by the paper's rule: also inside a longer name."""
+    """The first caption with a non-member's name is refused, by either rule: in a longer name, in another spelling."""
     training = [*TRAINING, ("k4", _jpeg(14), "here: Bo Birkett, smiling"), ("k5", _jpeg(15), "Bo Birk")]
     with pytest.raises(LeakageError) as caught:
         check_leakage(training, ATTACK, ["Cy Cole", "Bo Birk"])
@@ -85,7 +85,9 @@ def test_a_non_members_name_in_a_caption_is_named() -> None:
         "the caption of training pair 'k4' names the non-member 'Bo Birk' (stage shards). "
         "Take the pair out, or make that person a member."
     )
-    assert check_leakage(training, ATTACK, ["Cy Cole", "bo birk"]) == Leakage(5, 3)
+    with pytest.raises(LeakageError, match="pair 'k5' names the non-member 'bo birk'"):
+        check_leakage(training, ATTACK, ["Cy Cole", "bo birk"])
+    assert check_leakage(training, ATTACK, ["Cy Cole", "Bo Birkin"]) == Leakage(5, 3)
 
 
 def test_pixel_digest_is_that_of_what_is_seen() -> None:

@@ -244,7 +244,7 @@ def test_move_tree(root: UPath) -> None:
 
 
 def _found(root: UPath, url: str, pattern: str = "*.parquet") -> list[str]:
-    files = find_files(f"{root}/{url}" if url else str(root), pattern, "here")
+    files = find_files(f"{root}/{url}" if url else str(root), [pattern], "here")
     assert all(file.exists() for file in files)
     return [file.path.removeprefix(root.path.rstrip("/") + "/") for file in files]
 
@@ -287,7 +287,7 @@ def test_nothing_found_is_an_error_with_the_words(root: UPath, url: str, shown: 
     """An input that matches nothing is never an empty success; the message says what was looked for, and where."""
     _fill(root, "empty/only.txt")
     with pytest.raises(MissingInputError) as caught:
-        find_files(f"{root}/{url}", "*.parquet", "stage scan, input captions")
+        find_files(f"{root}/{url}", ["*.parquet"], "stage scan, input captions")
     assert str(caught.value) == f"no file matches '{root}/{shown}' (stage scan, input captions). Check the path."
 
 
@@ -305,7 +305,7 @@ def test_find_files_relative_and_home(tmp_path: Path, monkeypatch: pytest.Monkey
         f"file://{tmp_path}",
         f"file://{tmp_path}/a.parquet",
     ):
-        assert [str(file) for file in find_files(url, "*.parquet", "")] == [str(tmp_path / "a.parquet")]
+        assert [str(file) for file in find_files(url, ["*.parquet"], "")] == [str(tmp_path / "a.parquet")]
 
 
 def test_find_files_follows_links(tmp_path: Path) -> None:

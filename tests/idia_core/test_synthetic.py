@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 import pytest
 
 from idia_core import phrases
-from idia_core.captions import CaptionStatus, NameMatcher, count_matches
+from idia_core.captions import CaptionStatus, NameMatcher
 from idia_core.errors import InvalidInputError
 from idia_core.identities import IDENTITIES
+from idia_core.occurrences import count_matches
 from idia_core.prompts import TEMPLATES, fill
 from idia_core.synthetic import (
     CAPTIONS,
@@ -131,7 +132,7 @@ def test_scan_finds_what_was_planted() -> None:
     """In 20,000 captions with 60 invented people the scan finds the planted counts exactly, under both rules."""
     names = invent_identities(60, seed=8)["name"].to_pylist()
     table, truth = plant_captions(names, 20_000, seed=8)
-    result = NameMatcher(names).scan(table["TEXT"], table["URL"])
+    result = NameMatcher(names).scan(table["TEXT"])
     assert count_matches(result.matches, names) == truth
     assert result.captions == {
         CaptionStatus.SEARCHED: 19_960,
