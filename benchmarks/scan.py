@@ -186,7 +186,7 @@ def search(files: Sequence[Path], matcher: NameMatcher) -> pa.Table:
     for path in files:
         file = open_caption_file(UPath(path))
         parts = read_captions(file, range(len(file.groups)))
-        tables += [matcher.scan(part, source=path.name, first_row=row).matches for row, part in parts]
+        tables.append(matcher.scan_batches(parts, source=path.name).matches)
     found = pa.concat_tables(tables)
     pq.write_table(found, files[0].parent / "found", compression="zstd")
     return found

@@ -29,7 +29,7 @@ CAPTION_NAMES = ("TEXT", "caption", "text", "CAPTION")
 URL_NAMES = ("URL", "url", "image_url")
 """The columns taken where none is configured: the first of these that a file has."""
 
-BATCH_ROWS = 32_768  # some two megabytes of captions, which a core keeps close at hand
+BATCH_ROWS = 16_384  # about a megabyte of captions, which a core keeps close at hand
 BATCH_BYTES = 32 << 20  # of a Parquet batch if its rows, all columns of them, were of the average size
 BLOCK_BYTES = 1 << 20  # read at once
 LINE_BYTES = 16 << 20  # a longer "line" is no TSV, and would not fit in memory

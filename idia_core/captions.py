@@ -14,7 +14,7 @@ import enum
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ from idia_core.names import check_names
 from idia_core.needles import NeedleIndex, needle_of
 from idia_core.spellings import form_needles, forms, is_simple, simple_needles, strict_pattern
 from idia_core.surroundings import between_words, holds_texts, in_longer_names
-from idia_core.text_columns import TextBlock, broken_rows, in_characters, string_parts, text_blocks
+from idia_core.text_columns import BLOCK_BYTES, TextBlock, broken_rows, in_characters, string_parts, text_blocks
 from idia_core.variants import variant
 
 MATCHES = pa.schema(
@@ -98,35 +98,60 @@ class NameMatcher:
         self._entries = np.array([e for found in entries.values() for e in found], dtype=np.int64).reshape(-1, 2)
 
     def scan(self, captions: pa.Array | pa.ChunkedArray, *, source: str = "", first_row: int = 0) -> ScanResult:
-        """Find every name in every caption, by both rules.
+        """Find every name in every caption of a column; see `scan_batches`."""
+        return self.scan_batches([(first_row, captions)], source=source)
 
-        `captions` is a string, large_string or binary column (bytes that are not UTF-8 are counted, not searched);
-        `first_row` is the number in `source` of the first caption. One match is one caption with one name. Raises
-        InvalidInputError for a column that is not text.
+    def scan_batches(
+        self, batches: Iterable[tuple[int, pa.Array | pa.ChunkedArray]], *, source: str = ""
+    ) -> ScanResult:
+        """Find every name in every caption of columns that come with the number in `source` of their first rows.
+
+        A column is of strings, large strings or bytes (those that are not UTF-8 are counted, not searched). One match
+        is one caption with one name. The few captions that hold a needle are put together, and judged when they are
+        many. Raises InvalidInputError for a column that is not text.
         """
-        tables = [MATCHES.empty_table()]
-        statuses: Counter[CaptionStatus] = Counter(dict.fromkeys(CaptionStatus, 0))
-        done = 0
-        for block in text_blocks(captions):
-            broken = broken_rows(block)
-            searched = block.array.is_valid().to_numpy(zero_copy_only=False).copy()
-            searched[broken] = False
-            statuses[CaptionStatus.SEARCHED] += int(searched.sum())
-            statuses[CaptionStatus.NULL_CAPTION] += block.array.null_count
-            statuses[CaptionStatus.NOT_UTF8] += len(broken)
-            found = self._find(block, searched)
-            if len(found):
-                tables.append(self._matches(block, found, source, first_row + done))
-            done += len(block.array)
-        return ScanResult(pa.concat_tables(tables), statuses)
+        tables, statuses = [MATCHES.empty_table()], Counter[CaptionStatus](dict.fromkeys(CaptionStatus, 0))
+        kept, rows, size = list[pa.Array](), list[npt.NDArray[np.int64]](), 0
+        for first, block in _numbered_blocks(batches):
+            searched = _searched(block, statuses)
+            held = self._held(block, searched)
+            if len(held):
+                kept.append(block.array.take(pa.array(held)))
+                rows.append(held + first)
+                size += kept[-1].nbytes
+            if size > BLOCK_BYTES:
+                tables += self._judged(kept, rows, source)
+                kept, rows, size = [], [], 0
+        return ScanResult(pa.concat_tables([*tables, *self._judged(kept, rows, source)]), statuses)
 
-    def _matches(self, block: TextBlock, found: npt.NDArray[np.void], source: str, first_row: int) -> pa.Table:
-        """What was found in one block, as MATCHES."""
+    def _held(self, block: TextBlock, searched: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """The rows of those captions that may hold a name."""
+        if self._everywhere or self._index is None:
+            return np.flatnonzero(searched)
+        return np.unique(self._index.search(block.data, block.offsets, searched)["row"])
+
+    def _judged(
+        self, captions: Sequence[pa.Array], rows: Sequence[npt.NDArray[np.int64]], source: str
+    ) -> Iterator[pa.Table]:
+        """The matches of captions that may hold a name, given their rows in the source."""
+        if not captions:
+            return
+        done, numbers = 0, np.concatenate(rows)
+        for block in text_blocks(pa.concat_arrays(captions)):
+            found = self._find(block)
+            if len(found):
+                yield self._matches(block, found, source, numbers[done:])
+            done += len(block.array)
+
+    def _matches(
+        self, block: TextBlock, found: npt.NDArray[np.void], source: str, numbers: npt.NDArray[np.int64]
+    ) -> pa.Table:
+        """What was found in one block, as MATCHES; `numbers` are those of the block's rows in the source."""
         count = len(found)
         begins = block.offsets[found["row"]]
         columns = {
             "source": pa.repeat(source, count),
-            "row": found["row"] + first_row,
+            "row": numbers[found["row"]],
             "name": self._column.take(pa.array(found["name"])),
             "variant": self._variants(block, found),
             "start": in_characters(block, found["row"], found["start"] - begins).astype(np.int32),
@@ -146,8 +171,9 @@ class NameMatcher:
             variants[i] = variant(self.names[name], self._aliases[name], text)
         return [str(label) for label in variants]
 
-    def _find(self, block: TextBlock, searched: npt.NDArray[np.bool_]) -> npt.NDArray[np.void]:
+    def _find(self, block: TextBlock) -> npt.NDArray[np.void]:
         """One FOUND a caption and name, by row and name; rows count from the block's beginning."""
+        searched = np.ones(len(block.array), dtype=np.bool_)
         pairs = [(row, name) for name in self._everywhere for row in np.flatnonzero(searched).tolist()]
         if self._index is None:
             return self._confirmed(block, sorted(pairs))
@@ -207,6 +233,29 @@ class NameMatcher:
                 exact = first[0] == self.names[name]
                 found.append((row, name, paper is not None, strict is not None, exact, start, stop))
         return np.array(found, dtype=FOUND)
+
+
+def _numbered_blocks(
+    batches: Iterable[tuple[int, pa.Array | pa.ChunkedArray]],
+) -> Iterator[tuple[int, TextBlock]]:
+    for first, captions in batches:
+        done = first
+        for block in text_blocks(captions):
+            yield done, block
+            done += len(block.array)
+
+
+def _searched(block: TextBlock, statuses: Counter[CaptionStatus]) -> npt.NDArray[np.bool_]:
+    """Which captions of the block are searched; all are counted."""
+    broken = broken_rows(block)
+    searched: npt.NDArray[np.bool_] = np.ones(len(block.array), dtype=np.bool_)
+    if block.array.null_count:
+        searched = block.array.is_valid().to_numpy(zero_copy_only=False).copy()
+    searched[broken] = False
+    statuses[CaptionStatus.SEARCHED] += int(searched.sum())
+    statuses[CaptionStatus.NULL_CAPTION] += block.array.null_count
+    statuses[CaptionStatus.NOT_UTF8] += len(broken)
+    return searched
 
 
 def check_searchable(names: Sequence[str]) -> None:

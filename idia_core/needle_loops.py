@@ -4,6 +4,8 @@ Addresses and keys: a window is eight bytes around a space, three before it, the
 key is a window with the bytes beyond a needle's own words taken away.
 """
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +15,7 @@ Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int32]
+NumberT = TypeVar("NumberT", np.int64, np.uint64)
 
 SPACE = 0x20
 MAY_BE_SPACE = np.zeros(256, dtype=np.int64)
@@ -22,7 +25,7 @@ LOWER = np.frombuffer(bytes(range(256)).lower(), dtype=np.uint8)
 BEFORE, AFTER = 3, 4
 LOOSE = 0x2020202020202020  # lowers ASCII letters, and confuses some other bytes, which does not matter in a key
 MULTIPLIER = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio spreads keys over the high bits of a product
-OTHER_MULTIPLIER = 0xC2B2AE3D27D4EB4F
+LOW7, HIGH = 0x7F7F7F7F7F7F7F7F, 0x8080808080808080
 
 
 def _mask(before: int, after: int) -> int:
@@ -34,6 +37,14 @@ CLASSES = [(3, 4), (3, 3), (2, 4), (3, 2), (2, 3), (2, 2)]
 CLASS_OF = np.array([[CLASSES.index((b, a)) if (b, a) in CLASSES else -1 for a in range(5)] for b in range(4)])
 MASKS = np.array([_mask(*sides) for sides in CLASSES], dtype=np.uint64)
 LEAST = MASKS[-1]
+
+CHUNK = 1 << 15  # bytes that are flagged at once, so that the flags stay in the cache
+GATHER = 0x0102040810204080  # brings the lowest bits of eight bytes together in the highest byte of a product
+OFTEN = 2  # spaces among eight bytes, and seldom more
+_FLAGS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+COUNTS_IN = _FLAGS.sum(axis=1, dtype=np.uint64)
+PLACES_IN = np.argsort(1 - _FLAGS, axis=1, kind="stable").astype(np.int32)
+"""For every byte, how many of its bits are set and which these are, the lowest first, and behind them the others."""
 
 
 @inline
@@ -109,16 +120,6 @@ def _match_backward(data: Bytes, place: int, begin: int, needles: Bytes, first: 
     return place
 
 
-@jit
-def places_of_spaces(data: Bytes, places: Places) -> int:
-    """Write where white space may begin to `places`, which is longer than the data; returns how many there are."""
-    count = 0
-    for place in range(len(data)):
-        places[count] = place  # overwritten by the next unless it counts: a branch would be guessed wrong too often
-        count += MAY_BE_SPACE[data[place]]
-    return count
-
-
 @inline
 def _window(data: Bytes, place: int, after: int) -> np.uint64:
     """The window of the space from `place` to `after`, byte by byte; zeros where there is no data."""
@@ -133,90 +134,115 @@ def _window(data: Bytes, place: int, after: int) -> np.uint64:
 
 
 @inline
-def _with_room(rows: Integers, count: int) -> Integers:
-    """The array, made twice as long where `count` rows fill it."""
-    if count < len(rows):
-        return rows
-    longer = np.empty((2 * count, rows.shape[1]), dtype=np.int64)
-    longer[:count] = rows
-    return longer
+def _longer(rows: npt.NDArray[NumberT]) -> npt.NDArray[NumberT]:
+    """The array, and room for as many rows again."""
+    return np.concatenate((rows, np.empty_like(rows)))
 
 
 @inline
-def _holds(bits: Bytes, shift: np.uint64, key: np.uint64) -> bool:
-    """Whether a map says yes to the key: whether both its bits are set."""
-    one, two = (key * np.uint64(MULTIPLIER)) >> shift, (key * np.uint64(OTHER_MULTIPLIER)) >> shift
-    if (np.uint64(bits[one >> np.uint64(3)]) >> (one & np.uint64(7))) & np.uint64(1) == 0:
-        return False
-    return bool((np.uint64(bits[two >> np.uint64(3)]) >> (two & np.uint64(7))) & np.uint64(1) == 1)
+def _bit(bits: Bytes, shift: np.uint64, key: np.uint64) -> np.uint64:
+    """1 where a map says yes to the key, else 0."""
+    place = (key * np.uint64(MULTIPLIER)) >> shift
+    return (np.uint64(bits[place >> np.uint64(3)]) >> (place & np.uint64(7))) & np.uint64(1)
 
 
 @jit
-def candidates(
+def _flag_spaces(data: Bytes, behind: Bytes, least: int, single: Bytes, other: Bytes) -> None:
+    """Flag the single spaces that a byte of at least `least` follows, and apart where else white space may begin.
+
+    `behind` is the data from 1 on. A capital counts as the letter that it is.
+    """
+    for i in range(len(behind)):
+        byte, next_ = data[i], behind[i]
+        space = (byte == 0x20) | ((byte >= 0x09) & (byte <= 0x0D)) | (byte == 0xC2) | ((byte >= 0xE1) & (byte <= 0xE3))
+        more = (next_ == 0x20) | ((next_ >= 0x09) & (next_ <= 0x0D)) | (next_ == 0xC2)
+        more |= (next_ >= 0xE1) & (next_ <= 0xE3)
+        single[i] = (byte == 0x20) & (not more) & ((next_ | 0x20) >= least)
+        other[i] = space & ((byte != 0x20) | more)
+
+
+@jit
+def _write_flagged(flags: Keys, first: int, places: Places) -> int:
+    """Write the places of the flags, of which eight are a number, counted from `first`; returns how many there are."""
+    count = np.uint64(0)
+    for i in range(len(flags)):
+        octet = (flags[i] * np.uint64(GATHER)) >> np.uint64(56)
+        base = np.int32(first + 8 * i)
+        for k in range(OFTEN):  # whether they are there or not: a branch would be guessed wrong too often
+            places[count + np.uint64(k)] = base + PLACES_IN[octet, k]
+        if COUNTS_IN[octet] > OFTEN:
+            for k in range(OFTEN, 8):
+                places[count + np.uint64(k)] = base + PLACES_IN[octet, k]
+        count += COUNTS_IN[octet]
+    return int(count)
+
+
+@jit
+def _keep_likely(
+    windows: Keys, places: Places, whole: Bytes, shift: np.uint64, least: Bytes, least_shift: np.uint64, kept: Places
+) -> int:
+    """Write the places whose window may be in one of the maps to `kept`; returns how many there are.
+
+    Without a branch, so that the processor waits for many bytes of a large map at once.
+    """
+    count = np.uint64(0)
+    for i in range(len(places)):
+        window = windows[np.uint64(places[i] - BEFORE)] | np.uint64(LOOSE)
+        kept[count] = places[i]
+        count += _bit(whole, shift, window) | _bit(least, least_shift, window & LEAST)
+    return int(count)
+
+
+@jit
+def likely_places(
+    data: Bytes, windows: Keys, behind: int, whole: Bytes, shift: np.uint64, least: Bytes, least_shift: np.uint64
+) -> tuple[Places, Places]:
+    """The single spaces at which a needle may stand, and all other places where white space may begin.
+
+    A needle is at a single space only if a byte of at least `behind` follows and the window is in one of the maps: in
+    `whole`, or in `least` with its least part.
+    """
+    likely, other = np.empty(len(data) // 2 + 8, dtype=np.int32), np.empty(len(data) + 8, dtype=np.int32)
+    count, others = 0, 0
+    singles, rest = np.zeros(CHUNK, dtype=np.uint8), np.zeros(CHUNK, dtype=np.uint8)
+    places = np.empty(CHUNK // 2 + 8, dtype=np.int32)
+    for place in range(BEFORE):
+        other[others] = place
+        others += MAY_BE_SPACE[data[place]]
+    for first in range(BEFORE, len(data) - AFTER, CHUNK):
+        length = min(CHUNK, len(data) - AFTER - first)
+        singles[length:], rest[length:] = 0, 0
+        _flag_spaces(data[first:], data[first + 1 : first + 1 + length], behind, singles, rest)
+        found = _write_flagged(singles.view(np.uint64), first, places)
+        count += _keep_likely(windows, places[:found], whole, shift, least, least_shift, likely[count:])
+        for i, flags in enumerate(rest.view(np.uint64)):
+            if flags:
+                for place in range(8 * i, 8 * i + 8):
+                    other[others] = first + place
+                    others += rest[place]
+    for place in range(len(data) - AFTER, len(data)):
+        other[others] = place
+        others += MAY_BE_SPACE[data[place]]
+    return likely[:count], other[:others]
+
+
+@jit
+def find_keys_at(
     data: Bytes,
     windows: Keys,
     places: Places,
-    bits: Bytes,
+    whole: Bytes,
     shift: np.uint64,
-    least_bits: Bytes,
+    least: Bytes,
     least_shift: np.uint64,
-    least_of_all: bool,
-) -> int:
-    """Keep, at the front of `places`, those that are worth a closer look; returns how many there are.
+    others: Bytes,
+    others_shift: np.uint64,
+) -> tuple[Integers, Keys]:
+    """Rows of a place and where the white space there ends, and beside each row a key that is in a map.
 
-    With `least_of_all` the smaller map has the least window of every needle, so that it alone decides. Calls nothing
-    but `_holds`, so that the loop is fast: white space other than a single space is looked at closely.
+    The keys in `others` are not whole windows; `least` has the least parts of these.
     """
-    count = 0
-    for i in range(len(places)):
-        place = places[i]
-        if (
-            place >= BEFORE
-            and place < len(windows) - AFTER
-            and data[place] == SPACE
-            and MAY_BE_SPACE[data[place + 1]] == 0
-        ):
-            window = windows[place - BEFORE] | np.uint64(LOOSE)
-            if not _holds(least_bits, least_shift, window & LEAST) and (
-                least_of_all or not _holds(bits, shift, window)
-            ):
-                continue
-        places[count] = place
-        count += 1
-    return count
-
-
-@inline
-def _look_up(table: Keys, shift: np.uint64, key: np.uint64) -> int:
-    """The row of a key in the table; -1 when it is not there."""
-    row = np.int64((key * np.uint64(MULTIPLIER)) >> shift)
-    while table[row, 0] != key and table[row, 0] != 0:
-        row = (row + 1) & (len(table) - 1)
-    return int(row) if table[row, 0] == key else -1
-
-
-@inline
-def _differs(data: Bytes, place: int, byte: int) -> bool:
-    """Whether the data has another byte there than one of a needle; any will do where that is a space."""
-    return byte != SPACE and (place < 0 or place >= len(data) or LOWER[data[place]] != byte)
-
-
-@jit
-def compare(
-    data: Bytes,
-    offsets: Integers,
-    searched: npt.NDArray[np.bool_],
-    places: Places,
-    masks: Keys,
-    bits: Bytes,
-    bits_shift: np.uint64,
-    table: Keys,
-    table_shift: np.uint64,
-    needles: Bytes,
-    spans: Integers,
-) -> Integers:
-    """The hits, as HIT, of the needles whose anchor stands at one of the places."""
-    hits, count, row = np.empty((1024, 4), dtype=np.int64), 0, 0
+    spots, keys, count = np.empty((len(places) + 8, 2), dtype=np.int64), np.empty(len(places) + 8, dtype=np.uint64), 0
     for number in range(len(places)):
         place = int(places[number])
         after = place + 1
@@ -224,28 +250,92 @@ def compare(
             after = _skip_spaces(data, place, len(data))
             if after == place:
                 continue
-        window = _window(data, place, after) | np.uint64(LOOSE)
-        for mask in masks:
-            entry = _look_up(table, table_shift, window & mask) if _holds(bits, bits_shift, window & mask) else -1
-            if entry < 0:
-                continue
-            while offsets[row + 1] <= place:
-                row += 1
-            if not searched[row]:
-                continue
-            for needle in range(table[entry, 1], table[entry, 2]):
-                first, middle, last = spans[needle, 0], spans[needle, 1], spans[needle, 2]
-                if _differs(data, after + AFTER, spans[needle, 3]) or _differs(
-                    data, place - BEFORE - 1, spans[needle, 4]
-                ):
-                    continue  # most of those with the same window differ right beyond it
-                stop = _match_forward(data, after, offsets[row + 1], needles, middle + 1, last)
-                if stop >= 0:
-                    start = _match_backward(data, place, offsets[row], needles, first, middle)
-                    if start >= 0:
-                        hits = _with_room(hits, count)
-                        hits[count, 0], hits[count, 1], hits[count, 2], hits[count, 3] = row, needle, start, stop
-                        count += 1
+        if data[place] == SPACE and after == place + 1 and BEFORE <= place < len(windows) + BEFORE:
+            window = windows[place - BEFORE] | np.uint64(LOOSE)
+        else:
+            window = _window(data, place, after) | np.uint64(LOOSE)
+        if count + len(MASKS) > len(keys):
+            spots, keys = _longer(spots), _longer(keys)
+        spots[count, 0], spots[count, 1], keys[count] = place, after, window
+        count += int(_bit(whole, shift, window))
+        if _bit(least, least_shift, window & LEAST):
+            for kind in range(1, len(MASKS)):
+                spots[count, 0], spots[count, 1], keys[count] = place, after, window & MASKS[kind]
+                count += int(_bit(others, others_shift, window & MASKS[kind]))
+    return spots[:count], keys[:count]
+
+
+@jit
+def look_up(table: Keys, shift: np.uint64, keys: Keys) -> Keys:
+    """The run of needles of each key, as the table has it; 0 where there is none.
+
+    Nothing else is done in this loop, so that the processor waits for many places of a large table at once.
+    """
+    runs = np.zeros(len(keys), dtype=np.uint64)
+    for i in range(len(keys)):
+        row = np.int64((keys[i] * np.uint64(MULTIPLIER)) >> shift)
+        while table[row, 0] != keys[i] and table[row, 0] != 0:
+            row = (row + 1) & (len(table) - 1)
+        runs[i] = table[row, 1]
+    return runs
+
+
+@inline
+def _sides_at(data: Bytes, windows: Keys, place: int, after: int) -> np.uint64:
+    """The bytes beside a window: three before it, then five behind it; zeros where there is no data."""
+    left, right = place - BEFORE - 3, after + AFTER
+    if left >= 0 and right < len(windows):
+        return np.uint64((windows[left] & np.uint64(0xFFFFFF)) | (windows[right] << np.uint64(24)))
+    sides = np.uint64(0)
+    for i in range(3):
+        if left + i >= 0:
+            sides |= np.uint64(data[left + i]) << np.uint64(8 * i)
+    for i in range(5):
+        if right + i < len(data):
+            sides |= np.uint64(data[right + i]) << np.uint64(8 * (3 + i))
+    return sides
+
+
+@inline
+def _differs(sides: np.uint64, needle: np.uint64) -> bool:
+    """Whether some of the eight bytes differ, case aside; any will do where the needle's is zero."""
+    filled = ((((needle & np.uint64(LOW7)) + np.uint64(LOW7)) | needle) & np.uint64(HIGH)) >> np.uint64(7)
+    return bool(((sides | np.uint64(LOOSE)) ^ needle) & (filled * np.uint64(0xFF)))
+
+
+@jit
+def compare(
+    data: Bytes,
+    windows: Keys,
+    offsets: Integers,
+    searched: npt.NDArray[np.bool_],
+    spots: Integers,
+    runs: Keys,
+    needles: Bytes,
+    sides: Keys,
+    spans: Integers,
+) -> Integers:
+    """The hits, as HIT, of the needles whose anchors stand at the spots, which ascend; each has a run of needles."""
+    hits, count, row = np.empty((1024, 4), dtype=np.int64), 0, 0
+    for number in range(len(spots)):
+        place, after = int(spots[number, 0]), int(spots[number, 1])
+        while offsets[row + 1] <= place:
+            row += 1
+        if not searched[row]:
+            continue
+        found = _sides_at(data, windows, place, after)
+        for needle in range(runs[number] >> np.uint64(32), runs[number] & np.uint64(0xFFFFFFFF)):
+            if _differs(found, sides[needle]):
+                continue  # as do most of those with the same window, which saves a look at the whole needle
+            first, middle, last = spans[needle, 0], spans[needle, 1], spans[needle, 2]
+            stop = _match_forward(data, after, offsets[row + 1], needles, middle + 1, last)
+            if stop >= 0:
+                start = _match_backward(data, place, offsets[row], needles, first, middle)
+                if start >= 0:
+                    if count == len(hits):
+                        hits = _longer(hits)
+                    hits[count, 0], hits[count, 1], hits[count, 2], hits[count, 3] = row, needle, start, stop
+                    count += 1
     return hits[:count]
 
 

@@ -21,19 +21,18 @@ from idia_core.needle_loops import (
     AFTER,
     BEFORE,
     LEAST,
-    MASKS,
     MULTIPLIER,
-    OTHER_MULTIPLIER,
     SPACE,
     Bytes,
     Integers,
     Keys,
-    candidates,
     compare,
     fill_table,
     find_anchors,
     find_keys,
-    places_of_spaces,
+    find_keys_at,
+    likely_places,
+    look_up,
 )
 
 HIT = np.dtype([("row", "i8"), ("needle", "i8"), ("start", "i8"), ("stop", "i8")])
@@ -41,8 +40,8 @@ HIT = np.dtype([("row", "i8"), ("needle", "i8"), ("start", "i8"), ("stop", "i8")
 
 SPACES = rb"(?:[\x09-\x0d\x20]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)+"
 """White space as Unicode has it, as a pattern over UTF-8."""
-BITS_PER_KEY = 24
-FEW_NEEDLES = 20_000  # whose least windows are seldom met by chance
+BITS_PER_KEY = 48
+LEAST_WIDTH = 17  # a map of 16 kilobytes
 
 
 class KeyMap(NamedTuple):
@@ -63,15 +62,14 @@ class NeedleIndex:
         keys = find_keys(data, offsets, anchors, classes, spaced)
         order = np.argsort(keys, kind="stable")
         keys, self._needles = keys[order], spaced[order]
-        self._masks = MASKS[np.unique(classes[spaced])]
-        self._few = len(keys) <= FEW_NEEDLES
-        self._whole = _key_map(keys)
-        self._least = _key_map(keys[(classes[self._needles] > 0) | self._few] & LEAST)
+        short = classes[self._needles] > 0
+        self._whole, self._others = _key_map(keys[~short]), _key_map(keys[short])
+        self._least = _key_map(keys[short] & LEAST)
         self._table, self._shift = _key_table(keys)
-        self._bytes, self._spans = _in_order(data, offsets, anchors, self._needles)
-        self._others = np.flatnonzero(classes < 0)
-        self._patterns: Any = _patterns([needles[int(i)] for i in self._others]) if len(self._others) else None
-        self._places = np.empty(0, dtype=np.int32)
+        self._bytes, self._sides, self._spans = _in_order(data, offsets, anchors, self._needles)
+        self._least_behind = int((data[(offsets[:-1] + anchors + 1)[spaced]] | SPACE).min(initial=0xFF))
+        self._unspaced = np.flatnonzero(classes < 0)
+        self._patterns: Any = _patterns([needles[int(i)] for i in self._unspaced]) if len(self._unspaced) else None
 
     def search(self, data: Bytes, offsets: Integers, searched: npt.NDArray[np.bool_]) -> npt.NDArray[np.void]:
         """Every occurrence of a needle within one of the `searched` captions, as HIT, also where two overlap.
@@ -85,14 +83,14 @@ class NeedleIndex:
         """The hits of the needles that are looked up at white space."""
         if len(data) < 8:  # no window fits, and no needle can be trusted to; such blocks are rare, so make it longer
             data = np.concatenate([data, np.zeros(8, dtype=np.uint8)])
-        if len(self._places) <= len(data):
-            self._places = np.empty(len(data) + 1, dtype=np.int32)
-        places = self._places[: places_of_spaces(data, self._places)]
         windows: Keys = np.ndarray(len(data) - 7, dtype=np.uint64, buffer=data, strides=(1,))
-        places = places[: candidates(data, windows, places, *self._whole, *self._least, self._few)]
-        maps = (self._masks, *self._whole, self._table, self._shift)
-        found = compare(data, offsets, searched, places, *maps, self._bytes, self._spans)
-        hits = np.frombuffer(found.tobytes(), dtype=HIT).copy()
+        found = []
+        for places in likely_places(data, windows, self._least_behind, *self._whole, *self._least):
+            spots, keys = find_keys_at(data, windows, places, *self._whole, *self._least, *self._others)
+            runs = look_up(self._table, self._shift, keys)
+            needles = (self._bytes, self._sides, self._spans)
+            found.append(compare(data, windows, offsets, searched, spots, runs, *needles))
+        hits = np.frombuffer(np.concatenate(found).tobytes(), dtype=HIT).copy()
         hits["needle"] = self._needles[hits["needle"]]
         return hits
 
@@ -101,7 +99,7 @@ class NeedleIndex:
         spans: list[tuple[int, int, int, int]] = []
         self._patterns.scan(data, match_event_handler=lambda i, start, stop, *_: spans.append((0, i, start, stop)))
         hits = np.array(spans, dtype=HIT)
-        hits["needle"] = self._others[hits["needle"]]
+        hits["needle"] = self._unspaced[hits["needle"]]
         hits["row"] = np.searchsorted(offsets, hits["start"], side="right") - 1
         # Two captions lie side by side in memory, so a needle can begin in one and end in the next.
         kept: npt.NDArray[np.void] = hits[(hits["stop"] <= offsets[hits["row"] + 1]) & searched[hits["row"]]]
@@ -125,35 +123,39 @@ def _patterns(needles: Sequence[bytes]) -> Any:
 
 def _key_map(keys: Keys) -> KeyMap:
     """The map of the keys."""
-    width = max(18, int(BITS_PER_KEY * len(keys)).bit_length())
-    found = KeyMap(np.zeros(1 << (width - 3), dtype=np.uint8), np.uint64(64 - width))
-    for multiplier in (MULTIPLIER, OTHER_MULTIPLIER):
-        bits = (keys * np.uint64(multiplier)) >> found.shift
-        np.bitwise_or.at(found.bits, bits >> np.uint64(3), np.uint8(1) << (bits & np.uint64(7)).astype(np.uint8))
-    return found
+    unique = np.unique(keys)
+    width = max(LEAST_WIDTH, int(BITS_PER_KEY * len(unique)).bit_length())
+    places = (unique * np.uint64(MULTIPLIER)) >> np.uint64(64 - width)
+    flags = np.zeros(1 << width, dtype=np.bool_)
+    flags[places] = True
+    return KeyMap(np.packbits(flags, bitorder="little"), np.uint64(64 - width))
 
 
 def _key_table(keys: Keys) -> tuple[Keys, np.uint64]:
     """A hash table of open addresses: rows of a key (0 where free) and the run that it has in the sorted `keys`."""
     unique, begin, counts = np.unique(keys, return_index=True, return_counts=True)
-    width = max(4, int(2 * len(unique)).bit_length())
-    table, shift = np.zeros((1 << width, 3), dtype=np.uint64), np.uint64(64 - width)
-    fill_table(table, shift, np.column_stack([unique, begin.astype(np.uint64), (begin + counts).astype(np.uint64)]))
+    width = max(4, int(1.5 * len(unique)).bit_length())
+    table, shift = np.zeros((1 << width, 2), dtype=np.uint64), np.uint64(64 - width)
+    runs = (begin.astype(np.uint64) << np.uint64(32)) | (begin + counts).astype(np.uint64)
+    fill_table(table, shift, np.column_stack([unique, runs]))
     return table, shift
 
 
-def _in_order(data: Bytes, offsets: Integers, anchors: Integers, order: Integers) -> tuple[Bytes, Integers]:
-    """The needles' bytes in the given order, so that those of one key lie together, and a row for each.
+def _in_order(data: Bytes, offsets: Integers, anchors: Integers, order: Integers) -> tuple[Bytes, Keys, Integers]:
+    """The needles' bytes in the given order, so that those of one key lie together, the bytes beside windows, and rows.
 
-    A row has the places of the needle's first byte, of its anchor, and behind its last byte, and then the bytes right
-    behind and right before its window, a space where there is none or a space is between.
+    The bytes beside a window are three before it, then five behind it, as one number; zero where the needle has none or
+    white space is between. A row has the places of the needle's first byte, of its anchor, and behind its last byte.
     """
     lengths = np.diff(offsets)[order]
     begins = np.cumsum(lengths) - lengths
     moved = np.repeat(offsets[:-1][order] - begins, lengths) + np.arange(lengths.sum())
     needles, middles, ends = data[moved], begins + anchors[order], begins + lengths
-    right, left = np.minimum(middles + AFTER + 1, len(needles) - 1), np.maximum(middles - BEFORE - 1, 0)
     spaces = np.cumsum(needles == SPACE)  # white space within the window may be longer, and move what is beyond it
-    behind = np.where((middles + AFTER + 1 < ends) & (spaces[right] == spaces[middles]), needles[right], SPACE)
-    before = np.where((middles - BEFORE - 1 >= begins) & (spaces[left] == spaces[middles] - 1), needles[left], SPACE)
-    return needles, np.column_stack([begins, middles, ends, behind, before]).astype(np.int64)
+    sides = np.zeros((len(order), 8), dtype=np.uint8)
+    for i, move in enumerate([*range(-BEFORE - 3, -BEFORE), *range(AFTER + 1, AFTER + 6)]):
+        place = np.clip(middles + move, begins, ends - 1)
+        between = spaces[place] - spaces[middles] + (move < 0)
+        there = (place == middles + move) & (between == 0) & (needles[place] != SPACE)
+        sides[there, i] = needles[place[there]] | SPACE
+    return needles, sides.view(np.uint64).ravel(), np.column_stack([begins, middles, ends]).astype(np.int64)

@@ -1,7 +1,7 @@
 """The one place that hands splits to Ray: bounded pending work, retries of lost splits, receipts, progress."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -66,12 +66,23 @@ def _worker(phase: Phase, context: StageContext) -> Worker:
     return _built[2]
 
 
+def _reporter(job: str, notes: Any) -> Callable[[float, str], None]:
+    """Tells the notes how far a job is, no more often than anybody looks at them."""
+    told = -POLL_SECONDS
+
+    def report(fraction: float, text: str) -> None:
+        nonlocal told
+        if time.monotonic() - told >= POLL_SECONDS:
+            told = time.monotonic()
+            notes.put.remote(job, fraction, text)
+
+    return report
+
+
 @ray.remote(max_calls=0)
 def _run_split(phase_and_context: tuple[Phase, StageContext], job: Job, notes: Any) -> Receipt:
     phase, context = phase_and_context
-    out = SplitWriter(
-        context.folder, job.name, job.part, lambda fraction, text: notes.put.remote(job.name, fraction, text)
-    )
+    out = SplitWriter(context.folder, job.name, job.part, _reporter(job.name, notes))
     _worker(phase, context)(job.split, out)
     receipt = out.receipt(job.key)
     write_text(context.folder / RECEIPTS / f"{job.name}.json", receipt.model_dump_json())

@@ -1,7 +1,7 @@
 """`scan`: how often each name occurs in caption data, with the captions themselves (paper, Section 5.1)."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import PurePosixPath
@@ -163,17 +163,13 @@ class _Matcher:
                 raise InvalidInputError(split["failed"])
             file = open_caption_file(UPath(split["file"]), split["caption"], split["url"])
             out.note("edition", str(file.edition))
-            begin = len(tables)
-            rows = sum(file.groups[group] for group in split["groups"])
-            for first_row, captions in read_captions(file, split["groups"]):
-                result = self._matcher(names).scan(captions, source=split["source"], first_row=first_row)
-                tables.append(result.matches)
-                statuses.update(result.captions)
-                if rows:
-                    out.report(min(1.0, statuses.total() / rows), "")
-            if split["urls"]:
-                found = pa.concat_tables([MATCHES.empty_table(), *tables[begin:]])  # a file may have no rows
-                tables[begin:] = [_with_urls(found, file, split["groups"])]
+            failures = list[InputError]()
+            batches = _until_failure(file, split["groups"], out, failures)
+            found, counts = self._matcher(names).scan_batches(batches, source=split["source"])
+            statuses.update(counts)
+            tables.append(_with_urls(found, file, split["groups"]) if split["urls"] and not failures else found)
+            if failures:
+                raise failures[0]
         except InputError as error:
             if not self._config.tolerate_failed_inputs:
                 raise
@@ -186,6 +182,21 @@ class _Matcher:
         if self._built is None or self._built[0] != names:
             self._built = (names, NameMatcher(names, [self._names[name] for name in names]))
         return self._built[1]
+
+
+def _until_failure(
+    file: CaptionFile, groups: Sequence[int], out: SplitWriter, failures: list[InputError]
+) -> Iterator[tuple[int, pa.Array]]:
+    """The captions of those row groups up to their end or a failure, which is added to `failures`."""
+    done, rows = 0, sum(file.groups[group] for group in groups)
+    try:
+        for first, captions in read_captions(file, groups):
+            yield first, captions
+            done += len(captions)
+            if rows:
+                out.report(min(1.0, done / rows), "")
+    except InputError as error:
+        failures.append(error)
 
 
 def _with_urls(matches: pa.Table, file: CaptionFile, groups: Sequence[int]) -> pa.Table:
