@@ -1,7 +1,8 @@
 """The compiled loops of `idia_core.needles`: looking up and comparing needles in the bytes of captions.
 
 Addresses and keys: a window is eight bytes around a space, three before it, the space, four after it, as one number; a
-key is a window with the bytes beyond a needle's own words taken away.
+key is a window with the bytes beyond a needle's own words taken away. All loops are in this one file because numba
+does not notice when what they take from another file has changed.
 """
 
 from typing import TypeVar
@@ -15,7 +16,7 @@ Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int32]
-NumberT = TypeVar("NumberT", np.int64, np.uint64)
+NumberT = TypeVar("NumberT", np.int32, np.int64, np.uint64)
 
 SPACE = 0x20
 MAY_BE_SPACE = np.zeros(256, dtype=np.int64)
@@ -36,7 +37,9 @@ CLASSES = [(3, 4), (3, 3), (2, 4), (3, 2), (2, 3), (2, 2)]
 """How many bytes of the words at either side of its space a needle is looked up by, the best first."""
 CLASS_OF = np.array([[CLASSES.index((b, a)) if (b, a) in CLASSES else -1 for a in range(5)] for b in range(4)])
 MASKS = np.array([_mask(*sides) for sides in CLASSES], dtype=np.uint64)
-LEAST = MASKS[-1]
+COARSE, LEAST = MASKS[4], MASKS[5]
+NO_COARSE = [kind for kind, mask in enumerate(MASKS) if mask & COARSE != COARSE]
+"""The classes of needles that have no window under COARSE, which takes in two bytes and three."""
 
 CHUNK = 1 << 15  # bytes that are flagged at once, so that the flags stay in the cache
 GATHER = 0x0102040810204080  # brings the lowest bits of eight bytes together in the highest byte of a product
@@ -178,52 +181,88 @@ def _write_flagged(flags: Keys, first: int, places: Places) -> int:
 
 
 @jit
-def _keep_likely(
-    windows: Keys, places: Places, whole: Bytes, shift: np.uint64, least: Bytes, least_shift: np.uint64, kept: Places
+def _keep_coarse(
+    windows: Keys, places: Places, coarse: Bytes, coarse_shift: np.uint64, tiny: Bytes, tiny_shift: np.uint64
 ) -> int:
-    """Write the places whose window may be in one of the maps to `kept`; returns how many there are.
+    """Keep, at the front of `places`, those whose window may be in one of these small maps; returns how many there are.
 
-    Without a branch, so that the processor waits for many bytes of a large map at once.
+    Here and in `_keep_likely` is no branch, so that the processor waits for many bytes of a large map at once.
     """
     count = np.uint64(0)
     for i in range(len(places)):
-        window = windows[np.uint64(places[i] - BEFORE)] | np.uint64(LOOSE)
-        kept[count] = places[i]
-        count += _bit(whole, shift, window) | _bit(least, least_shift, window & LEAST)
+        place = places[i]
+        window = windows[np.uint64(place - BEFORE)] | np.uint64(LOOSE)
+        places[count] = place
+        count += _bit(coarse, coarse_shift, window & COARSE) | _bit(tiny, tiny_shift, window & LEAST)
+    return int(count)
+
+
+@jit
+def _keep_likely(
+    windows: Keys,
+    places: Places,
+    whole: Bytes,
+    whole_shift: np.uint64,
+    others: Bytes,
+    others_shift: np.uint64,
+    kept: Places,
+) -> int:
+    """Write the places where the key of some class may be in its map to `kept`; returns how many there are."""
+    count = np.uint64(0)
+    for i in range(len(places)):
+        place = places[i]
+        window = windows[np.uint64(place - BEFORE)] | np.uint64(LOOSE)
+        kept[count] = place
+        bit = _bit(whole, whole_shift, window)
+        for kind in range(1, len(MASKS)):
+            bit |= _bit(others, others_shift, window & MASKS[kind])
+        count += bit
     return int(count)
 
 
 @jit
 def likely_places(
-    data: Bytes, windows: Keys, behind: int, whole: Bytes, shift: np.uint64, least: Bytes, least_shift: np.uint64
+    data: Bytes,
+    windows: Keys,
+    behind: int,
+    coarse: Bytes,
+    coarse_shift: np.uint64,
+    tiny: Bytes,
+    tiny_shift: np.uint64,
+    whole: Bytes,
+    whole_shift: np.uint64,
+    others: Bytes,
+    others_shift: np.uint64,
 ) -> tuple[Places, Places]:
     """The single spaces at which a needle may stand, and all other places where white space may begin.
 
-    A needle is at a single space only if a byte of at least `behind` follows and the window is in one of the maps: in
-    `whole`, or in `least` with its least part.
+    A needle is at a single space only if a byte of at least `behind` follows and its keys are in the maps, which are
+    those of `NeedleIndex`.
     """
     likely, other = np.empty(len(data) // 2 + 8, dtype=np.int32), np.empty(len(data) + 8, dtype=np.int32)
-    count, others = 0, 0
+    count, strays = 0, 0
     singles, rest = np.zeros(CHUNK, dtype=np.uint8), np.zeros(CHUNK, dtype=np.uint8)
     places = np.empty(CHUNK // 2 + 8, dtype=np.int32)
     for place in range(BEFORE):
-        other[others] = place
-        others += MAY_BE_SPACE[data[place]]
+        other[strays] = place
+        strays += MAY_BE_SPACE[data[place]]
     for first in range(BEFORE, len(data) - AFTER, CHUNK):
         length = min(CHUNK, len(data) - AFTER - first)
         singles[length:], rest[length:] = 0, 0
         _flag_spaces(data[first:], data[first + 1 : first + 1 + length], behind, singles, rest)
         found = _write_flagged(singles.view(np.uint64), first, places)
-        count += _keep_likely(windows, places[:found], whole, shift, least, least_shift, likely[count:])
+        found = _keep_coarse(windows, places[:found], coarse, coarse_shift, tiny, tiny_shift)
+        maps = (whole, whole_shift, others, others_shift)
+        count += _keep_likely(windows, places[:found], *maps, likely[count:])
         for i, flags in enumerate(rest.view(np.uint64)):
             if flags:
                 for place in range(8 * i, 8 * i + 8):
-                    other[others] = first + place
-                    others += rest[place]
+                    other[strays] = first + place
+                    strays += rest[place]
     for place in range(len(data) - AFTER, len(data)):
-        other[others] = place
-        others += MAY_BE_SPACE[data[place]]
-    return likely[:count], other[:others]
+        other[strays] = place
+        strays += MAY_BE_SPACE[data[place]]
+    return likely[:count], other[:strays]
 
 
 @jit
@@ -232,17 +271,12 @@ def find_keys_at(
     windows: Keys,
     places: Places,
     whole: Bytes,
-    shift: np.uint64,
-    least: Bytes,
-    least_shift: np.uint64,
+    whole_shift: np.uint64,
     others: Bytes,
     others_shift: np.uint64,
-) -> tuple[Integers, Keys]:
-    """Rows of a place and where the white space there ends, and beside each row a key that is in a map.
-
-    The keys in `others` are not whole windows; `least` has the least parts of these.
-    """
-    spots, keys, count = np.empty((len(places) + 8, 2), dtype=np.int64), np.empty(len(places) + 8, dtype=np.uint64), 0
+) -> tuple[Places, Keys]:
+    """For every key that is in its map: a spot, that is a place and where the white space there ends, and the key."""
+    spots, keys, count = np.empty((len(places) + 8, 2), dtype=np.int32), np.empty(len(places) + 8, dtype=np.uint64), 0
     for number in range(len(places)):
         place = int(places[number])
         after = place + 1
@@ -257,26 +291,26 @@ def find_keys_at(
         if count + len(MASKS) > len(keys):
             spots, keys = _longer(spots), _longer(keys)
         spots[count, 0], spots[count, 1], keys[count] = place, after, window
-        count += int(_bit(whole, shift, window))
-        if _bit(least, least_shift, window & LEAST):
-            for kind in range(1, len(MASKS)):
-                spots[count, 0], spots[count, 1], keys[count] = place, after, window & MASKS[kind]
-                count += int(_bit(others, others_shift, window & MASKS[kind]))
+        count += int(_bit(whole, whole_shift, window))
+        for kind in range(1, len(MASKS)):
+            spots[count, 0], spots[count, 1], keys[count] = place, after, window & MASKS[kind]
+            count += int(_bit(others, others_shift, window & MASKS[kind]))
     return spots[:count], keys[:count]
 
 
 @jit
-def look_up(table: Keys, shift: np.uint64, keys: Keys) -> Keys:
-    """The run of needles of each key, as the table has it; 0 where there is none.
+def look_up(table: Keys, shift: np.uint64, data: Bytes, spots: Places, keys: Keys) -> Keys:
+    """The run of needles of each key, as the table has it; 0 where there is none that may stand at the spot.
 
-    Nothing else is done in this loop, so that the processor waits for many places of a large table at once.
+    Little else is done in this loop, so that the processor waits for many places of a large table at once.
     """
-    runs = np.zeros(len(keys), dtype=np.uint64)
+    runs = np.empty(len(keys), dtype=np.uint64)
     for i in range(len(keys)):
         row = np.int64((keys[i] * np.uint64(MULTIPLIER)) >> shift)
         while table[row, 0] != keys[i] and table[row, 0] != 0:
             row = (row + 1) & (len(table) - 1)
-        runs[i] = table[row, 1]
+        behind = data[min(spots[i, 1] + AFTER, len(data) - 1)] & 31
+        runs[i] = table[row, 1] * ((table[row, 2] >> np.uint64(behind)) & np.uint64(1))
     return runs
 
 
@@ -309,7 +343,7 @@ def compare(
     windows: Keys,
     offsets: Integers,
     searched: npt.NDArray[np.bool_],
-    spots: Integers,
+    spots: Places,
     runs: Keys,
     needles: Bytes,
     sides: Keys,
@@ -318,6 +352,8 @@ def compare(
     """The hits, as HIT, of the needles whose anchors stand at the spots, which ascend; each has a run of needles."""
     hits, count, row = np.empty((1024, 4), dtype=np.int64), 0, 0
     for number in range(len(spots)):
+        if runs[number] == 0:
+            continue
         place, after = int(spots[number, 0]), int(spots[number, 1])
         while offsets[row + 1] <= place:
             row += 1

@@ -5,8 +5,8 @@ lowered and their white space squeezed while they are compared, so nothing is co
 
 Most needles hold a space with at least two bytes of a word at either side. Such a needle is looked up at every white
 space of the captions by up to three bytes before it and four after it: first in a bit map that fits the processor's
-cache, then in a hash table; then it is compared whole. The few others, such as names of one word, are found by
-Hyperscan.
+cache, then in a larger one, then in a hash table; then the bytes beside these are compared, and at last the whole. The
+few others, such as names of one word, are found by Hyperscan.
 """
 
 import re
@@ -20,8 +20,10 @@ import numpy.typing as npt
 from idia_core.needle_loops import (
     AFTER,
     BEFORE,
+    COARSE,
     LEAST,
     MULTIPLIER,
+    NO_COARSE,
     SPACE,
     Bytes,
     Integers,
@@ -40,7 +42,7 @@ HIT = np.dtype([("row", "i8"), ("needle", "i8"), ("start", "i8"), ("stop", "i8")
 
 SPACES = rb"(?:[\x09-\x0d\x20]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)+"
 """White space as Unicode has it, as a pattern over UTF-8."""
-BITS_PER_KEY = 48
+BITS_PER_KEY, COARSE_BITS_PER_KEY = 48, 16  # the coarse map is to stay in the cache
 LEAST_WIDTH = 17  # a map of 16 kilobytes
 
 
@@ -62,11 +64,13 @@ class NeedleIndex:
         keys = find_keys(data, offsets, anchors, classes, spaced)
         order = np.argsort(keys, kind="stable")
         keys, self._needles = keys[order], spaced[order]
-        short = classes[self._needles] > 0
-        self._whole, self._others = _key_map(keys[~short]), _key_map(keys[short])
-        self._least = _key_map(keys[short] & LEAST)
-        self._table, self._shift = _key_table(keys)
+        # At most spaces the first two maps say no, which are small; the others have the very keys.
+        kinds = classes[self._needles]
+        tiny = np.isin(kinds, NO_COARSE)
+        self._coarse, self._tiny = _key_map(keys[~tiny] & COARSE, COARSE_BITS_PER_KEY), _key_map(keys[tiny] & LEAST)
+        self._whole, self._others = _key_map(keys[kinds == 0]), _key_map(keys[kinds > 0])
         self._bytes, self._sides, self._spans = _in_order(data, offsets, anchors, self._needles)
+        self._table, self._shift = _key_table(keys, self._sides)
         self._least_behind = int((data[(offsets[:-1] + anchors + 1)[spaced]] | SPACE).min(initial=0xFF))
         self._unspaced = np.flatnonzero(classes < 0)
         self._patterns: Any = _patterns([needles[int(i)] for i in self._unspaced]) if len(self._unspaced) else None
@@ -84,10 +88,11 @@ class NeedleIndex:
         if len(data) < 8:  # no window fits, and no needle can be trusted to; such blocks are rare, so make it longer
             data = np.concatenate([data, np.zeros(8, dtype=np.uint8)])
         windows: Keys = np.ndarray(len(data) - 7, dtype=np.uint64, buffer=data, strides=(1,))
+        maps = (*self._whole, *self._others)
         found = []
-        for places in likely_places(data, windows, self._least_behind, *self._whole, *self._least):
-            spots, keys = find_keys_at(data, windows, places, *self._whole, *self._least, *self._others)
-            runs = look_up(self._table, self._shift, keys)
+        for places in likely_places(data, windows, self._least_behind, *self._coarse, *self._tiny, *maps):
+            spots, keys = find_keys_at(data, windows, places, *maps)
+            runs = look_up(self._table, self._shift, data, spots, keys)
             needles = (self._bytes, self._sides, self._spans)
             found.append(compare(data, windows, offsets, searched, spots, runs, *needles))
         hits = np.frombuffer(np.concatenate(found).tobytes(), dtype=HIT).copy()
@@ -121,23 +126,30 @@ def _patterns(needles: Sequence[bytes]) -> Any:
     return database
 
 
-def _key_map(keys: Keys) -> KeyMap:
+def _key_map(keys: Keys, bits_per_key: int = BITS_PER_KEY) -> KeyMap:
     """The map of the keys."""
     unique = np.unique(keys)
-    width = max(LEAST_WIDTH, int(BITS_PER_KEY * len(unique)).bit_length())
+    width = max(LEAST_WIDTH, int(bits_per_key * len(unique)).bit_length())
     places = (unique * np.uint64(MULTIPLIER)) >> np.uint64(64 - width)
     flags = np.zeros(1 << width, dtype=np.bool_)
     flags[places] = True
     return KeyMap(np.packbits(flags, bitorder="little"), np.uint64(64 - width))
 
 
-def _key_table(keys: Keys) -> tuple[Keys, np.uint64]:
-    """A hash table of open addresses: rows of a key (0 where free) and the run that it has in the sorted `keys`."""
+def _key_table(keys: Keys, sides: Keys) -> tuple[Keys, np.uint64]:
+    """A hash table of open addresses for sorted keys, and the shift that makes an address of a product.
+
+    A row has a key (0 where free), the run of needles that have it, and what byte may be behind their windows: a bit
+    for the lowest five bits of each.
+    """
     unique, begin, counts = np.unique(keys, return_index=True, return_counts=True)
     width = max(4, int(1.5 * len(unique)).bit_length())
-    table, shift = np.zeros((1 << width, 2), dtype=np.uint64), np.uint64(64 - width)
+    table, shift = np.zeros((1 << width, 3), dtype=np.uint64), np.uint64(64 - width)
     runs = (begin.astype(np.uint64) << np.uint64(32)) | (begin + counts).astype(np.uint64)
-    fill_table(table, shift, np.column_stack([unique, runs]))
+    behind = (sides >> np.uint64(24)) & np.uint64(0xFF)
+    bits = np.where(behind == 0, np.uint64(0xFFFFFFFF), np.uint64(1) << (behind & np.uint64(31)))
+    allowed = np.bitwise_or.reduceat(bits, begin) if len(begin) else bits
+    fill_table(table, shift, np.column_stack([unique, runs, allowed]))
     return table, shift
 
 
