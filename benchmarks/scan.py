@@ -1,6 +1,6 @@
 """How fast names are found in captions, beside the bare read, polars, pandas, and itself with more names and files.
 
-    python benchmarks/scan.py [--quick] [--rows 5000000] [--only read polars pandas names files]
+    python benchmarks/scan.py [--quick] [--rows 10000000] [--only read polars pandas names files]
 
 Captions are generated (about 70 bytes each; 0.4 % hold a searched name or nearly one) in Parquet files of a million
 rows. The alternatives run in turn with ours, medians are taken, each figure is a line with its bar, and the exit code
@@ -238,7 +238,7 @@ def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a million captions; bars are for five and more")
-    parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--rows", type=int, default=10_000_000)
     parts = ["read", "polars", "pandas", "names", "files"]
     parser.add_argument("--only", nargs="*", choices=parts, default=parts)
     options = parser.parse_args()
