@@ -205,6 +205,8 @@ def _keep_likely(
     whole_shift: np.uint64,
     others: Bytes,
     others_shift: np.uint64,
+    tiny: Bytes,
+    tiny_shift: np.uint64,
     kept: Places,
 ) -> int:
     """Write the places where the key of some class may be in its map to `kept`; returns how many there are."""
@@ -213,10 +215,9 @@ def _keep_likely(
         place = places[i]
         window = windows[np.uint64(place - BEFORE)] | np.uint64(LOOSE)
         kept[count] = place
-        bit = _bit(whole, whole_shift, window)
-        for kind in range(1, len(MASKS)):
-            bit |= _bit(others, others_shift, window & MASKS[kind])
-        count += bit
+        bit = _bit(whole, whole_shift, window) | _bit(tiny, tiny_shift, window & LEAST)
+        bit |= _bit(others, others_shift, window & MASKS[1]) | _bit(others, others_shift, window & MASKS[2])
+        count += bit | _bit(others, others_shift, window & MASKS[4])  # these three and the first have COARSE
     return int(count)
 
 
@@ -252,7 +253,7 @@ def likely_places(
         _flag_spaces(data[first:], data[first + 1 : first + 1 + length], behind, singles, rest)
         found = _write_flagged(singles.view(np.uint64), first, places)
         found = _keep_coarse(windows, places[:found], coarse, coarse_shift, tiny, tiny_shift)
-        maps = (whole, whole_shift, others, others_shift)
+        maps = (whole, whole_shift, others, others_shift, tiny, tiny_shift)
         count += _keep_likely(windows, places[:found], *maps, likely[count:])
         for i, flags in enumerate(rest.view(np.uint64)):
             if flags:
