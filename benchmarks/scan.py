@@ -60,11 +60,11 @@ def names_of(count: int) -> list[str]:
 
 
 def with_strangers(count: int) -> list[str]:
-    """The names that are planted, and others made of syllables, which no caption holds."""
+    """The names that are planted, and others made of syllables, of which 1 % have a first name of two letters."""
     rng, found = np.random.default_rng(0), {name.lower(): name for name in names_of(NAMES)}
     syllables = [f"{onset}{vowel}" for onset in ONSETS for vowel in VOWELS]
     while len(found) < count:
-        lengths = (rng.choice([1, 2, 3], count, p=[0.1, 0.5, 0.4]), rng.integers(2, 4, count))
+        lengths = (rng.choice([1, 2, 3], count, p=[0.03, 0.57, 0.4]), rng.integers(2, 4, count))
         drawn = (rng.choice(syllables, size=(count, 6)), *lengths)
         for parts, first, last in zip(*(column.tolist() for column in drawn), strict=True):
             name = f"{''.join(parts[:first]).title()} {''.join(parts[3 : 3 + last]).title()}"

@@ -173,11 +173,10 @@ class NameMatcher:
 
     def _find(self, block: TextBlock) -> npt.NDArray[np.void]:
         """One FOUND a caption and name, by row and name; rows count from the block's beginning."""
-        searched = np.ones(len(block.array), dtype=np.bool_)
-        pairs = [(row, name) for name in self._everywhere for row in np.flatnonzero(searched).tolist()]
+        pairs = [(row, name) for name in self._everywhere for row in range(len(block.array))]
         if self._index is None:
             return self._confirmed(block, sorted(pairs))
-        hits = self._index.search(block.data, block.offsets, searched)
+        hits = self._index.search(block.data, block.offsets, np.ones(len(block.array), dtype=np.bool_))
         counts = self._begin[hits["needle"] + 1] - self._begin[hits["needle"]]
         which = np.repeat(self._begin[hits["needle"]] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
         hits, (names, kinds) = np.repeat(hits, counts), self._entries[which].T

@@ -5,7 +5,7 @@ key is a window with the bytes beyond a needle's own words taken away. All loops
 does not notice when what they take from another file has changed.
 """
 
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,42 @@ Integers = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int32]
 NumberT = TypeVar("NumberT", np.int32, np.int64, np.uint64)
+
+
+class KeyMap(NamedTuple):
+    """A set of keys as bits: it never denies one of its own, and affirms others now and then."""
+
+    bits: Bytes
+    shift: np.uint64
+
+
+class KeyMaps(NamedTuple):
+    """Which keys there are. The first two maps are small, and say no at most spaces; the others have the very keys."""
+
+    coarse: KeyMap
+    """The windows under COARSE."""
+    tiny: KeyMap
+    """The windows under LEAST of the needles that have none under COARSE."""
+    whole: KeyMap
+    """The keys of class 0, which are whole windows."""
+    others: KeyMap
+    """The keys of all other classes."""
+
+
+class Needles(NamedTuple):
+    """The needles, those of one key together, and a hash table that tells which these are."""
+
+    table: Keys
+    """Of open addresses: rows of a key (0 where free), the run of needles that have it, as its begin and its end in 32
+    bits each, and what byte may be behind their windows, as a bit for the lowest five bits of each."""
+    shift: np.uint64
+    data: Bytes
+    """All needles, one behind the other."""
+    sides: Keys
+    """The three bytes before each needle's window, then the five behind it; zero where it has none or a space."""
+    spans: Integers
+    """Rows of where a needle begins in the data, where its anchor is, and where it ends."""
+
 
 SPACE = 0x20
 MAY_BE_SPACE = np.zeros(256, dtype=np.int64)
@@ -143,10 +179,10 @@ def _longer(rows: npt.NDArray[NumberT]) -> npt.NDArray[NumberT]:
 
 
 @inline
-def _bit(bits: Bytes, shift: np.uint64, key: np.uint64) -> np.uint64:
+def _bit(keys: KeyMap, key: np.uint64) -> np.uint64:
     """1 where a map says yes to the key, else 0."""
-    place = (key * np.uint64(MULTIPLIER)) >> shift
-    return (np.uint64(bits[place >> np.uint64(3)]) >> (place & np.uint64(7))) & np.uint64(1)
+    place = (key * np.uint64(MULTIPLIER)) >> keys.shift
+    return (np.uint64(keys.bits[place >> np.uint64(3)]) >> (place & np.uint64(7))) & np.uint64(1)
 
 
 @jit
@@ -181,10 +217,8 @@ def _write_flagged(flags: Keys, first: int, places: Places) -> int:
 
 
 @jit
-def _keep_coarse(
-    windows: Keys, places: Places, coarse: Bytes, coarse_shift: np.uint64, tiny: Bytes, tiny_shift: np.uint64
-) -> int:
-    """Keep, at the front of `places`, those whose window may be in one of these small maps; returns how many there are.
+def _keep_coarse(windows: Keys, places: Places, maps: KeyMaps) -> int:
+    """Keep, at the front of `places`, those whose window may be in a small map; returns how many there are.
 
     Here and in `_keep_likely` is no branch, so that the processor waits for many bytes of a large map at once.
     """
@@ -193,126 +227,112 @@ def _keep_coarse(
         place = places[i]
         window = windows[np.uint64(place - BEFORE)] | np.uint64(LOOSE)
         places[count] = place
-        count += _bit(coarse, coarse_shift, window & COARSE) | _bit(tiny, tiny_shift, window & LEAST)
+        count += _bit(maps.coarse, window & COARSE) | _bit(maps.tiny, window & LEAST)
     return int(count)
 
 
 @jit
-def _keep_likely(
-    windows: Keys,
-    places: Places,
-    whole: Bytes,
-    whole_shift: np.uint64,
-    others: Bytes,
-    others_shift: np.uint64,
-    tiny: Bytes,
-    tiny_shift: np.uint64,
-    kept: Places,
-) -> int:
-    """Write the places where the key of some class may be in its map to `kept`; returns how many there are."""
-    count = np.uint64(0)
+def _keep_likely(windows: Keys, places: Places, maps: KeyMaps, whole: Places, other: Places) -> tuple[int, int]:
+    """Write the places whose window may be a key to `whole`, and those where a part of it may be one to `other`.
+
+    Returns how many there are of each.
+    """
+    wholes, others = np.uint64(0), np.uint64(0)
     for i in range(len(places)):
         place = places[i]
         window = windows[np.uint64(place - BEFORE)] | np.uint64(LOOSE)
-        kept[count] = place
-        bit = _bit(whole, whole_shift, window) | _bit(tiny, tiny_shift, window & LEAST)
-        bit |= _bit(others, others_shift, window & MASKS[1]) | _bit(others, others_shift, window & MASKS[2])
-        count += bit | _bit(others, others_shift, window & MASKS[4])  # these three and the first have COARSE
-    return int(count)
+        whole[wholes] = place
+        wholes += _bit(maps.whole, window)
+        other[others] = place
+        bit = _bit(maps.others, window & MASKS[1]) | _bit(maps.others, window & MASKS[2])
+        others += bit | _bit(maps.others, window & MASKS[4]) | _bit(maps.tiny, window & LEAST)
+    return int(wholes), int(others)
 
 
 @jit
-def likely_places(
-    data: Bytes,
-    windows: Keys,
-    behind: int,
-    coarse: Bytes,
-    coarse_shift: np.uint64,
-    tiny: Bytes,
-    tiny_shift: np.uint64,
-    whole: Bytes,
-    whole_shift: np.uint64,
-    others: Bytes,
-    others_shift: np.uint64,
-) -> tuple[Places, Places]:
-    """The single spaces at which a needle may stand, and all other places where white space may begin.
+def likely_places(data: Bytes, windows: Keys, behind: int, maps: KeyMaps) -> tuple[Places, Places, Places]:
+    """The single spaces with a key of class 0, those with a key of another class, and where else white space may begin.
 
-    A needle is at a single space only if a byte of at least `behind` follows and its keys are in the maps, which are
-    those of `NeedleIndex`.
+    The keys may be in the maps; a byte of at least `behind` follows the single spaces.
     """
-    likely, other = np.empty(len(data) // 2 + 8, dtype=np.int32), np.empty(len(data) + 8, dtype=np.int32)
-    count, strays = 0, 0
+    whole, other = np.empty(len(data) // 2 + 8, dtype=np.int32), np.empty(len(data) // 2 + 8, dtype=np.int32)
+    stray = np.empty(len(data) + 8, dtype=np.int32)
+    wholes, others, strays = 0, 0, 0
     singles, rest = np.zeros(CHUNK, dtype=np.uint8), np.zeros(CHUNK, dtype=np.uint8)
     places = np.empty(CHUNK // 2 + 8, dtype=np.int32)
     for place in range(BEFORE):
-        other[strays] = place
+        stray[strays] = place
         strays += MAY_BE_SPACE[data[place]]
     for first in range(BEFORE, len(data) - AFTER, CHUNK):
         length = min(CHUNK, len(data) - AFTER - first)
         singles[length:], rest[length:] = 0, 0
         _flag_spaces(data[first:], data[first + 1 : first + 1 + length], behind, singles, rest)
         found = _write_flagged(singles.view(np.uint64), first, places)
-        found = _keep_coarse(windows, places[:found], coarse, coarse_shift, tiny, tiny_shift)
-        maps = (whole, whole_shift, others, others_shift, tiny, tiny_shift)
-        count += _keep_likely(windows, places[:found], *maps, likely[count:])
+        found = _keep_coarse(windows, places[:found], maps)
+        more, more_others = _keep_likely(windows, places[:found], maps, whole[wholes:], other[others:])
+        wholes, others = wholes + more, others + more_others
         for i, flags in enumerate(rest.view(np.uint64)):
             if flags:
                 for place in range(8 * i, 8 * i + 8):
-                    other[strays] = first + place
+                    stray[strays] = first + place
                     strays += rest[place]
     for place in range(len(data) - AFTER, len(data)):
-        other[strays] = place
+        stray[strays] = place
         strays += MAY_BE_SPACE[data[place]]
-    return likely[:count], other[:strays]
+    return whole[:wholes], other[:others], stray[:strays]
 
 
 @jit
-def find_keys_at(
-    data: Bytes,
-    windows: Keys,
-    places: Places,
-    whole: Bytes,
-    whole_shift: np.uint64,
-    others: Bytes,
-    others_shift: np.uint64,
-) -> tuple[Places, Keys]:
-    """For every key that is in its map: a spot, that is a place and where the white space there ends, and the key."""
+def whole_windows(windows: Keys, places: Places) -> tuple[Places, Keys]:
+    """The spots of single spaces, which are a place and where the white space there ends, and their whole windows."""
+    spots, keys = np.empty((len(places), 2), dtype=np.int32), np.empty(len(places), dtype=np.uint64)
+    for i in range(len(places)):
+        spots[i, 0], spots[i, 1] = places[i], places[i] + 1
+        keys[i] = windows[np.uint64(places[i] - BEFORE)] | np.uint64(LOOSE)
+    return spots, keys
+
+
+@jit
+def keys_at(data: Bytes, windows: Keys, places: Places, maps: KeyMaps, first_class: int) -> tuple[Places, Keys]:
+    """The spots of any white space and the keys that may be in the maps, of the classes from the given one on."""
     spots, keys, count = np.empty((len(places) + 8, 2), dtype=np.int32), np.empty(len(places) + 8, dtype=np.uint64), 0
     for number in range(len(places)):
         place = int(places[number])
         after = place + 1
-        if data[place] != SPACE or after == len(data) or MAY_BE_SPACE[data[after]]:
+        if BEFORE <= place < len(windows) + BEFORE and data[place] == SPACE and not MAY_BE_SPACE[data[after]]:
+            window = windows[place - BEFORE] | np.uint64(LOOSE)
+        else:
             after = _skip_spaces(data, place, len(data))
             if after == place:
                 continue
-        if data[place] == SPACE and after == place + 1 and BEFORE <= place < len(windows) + BEFORE:
-            window = windows[place - BEFORE] | np.uint64(LOOSE)
-        else:
             window = _window(data, place, after) | np.uint64(LOOSE)
         if count + len(MASKS) > len(keys):
             spots, keys = _longer(spots), _longer(keys)
-        spots[count, 0], spots[count, 1], keys[count] = place, after, window
-        count += int(_bit(whole, whole_shift, window))
-        for kind in range(1, len(MASKS)):
+        for kind in range(first_class, len(MASKS)):
             spots[count, 0], spots[count, 1], keys[count] = place, after, window & MASKS[kind]
-            count += int(_bit(others, others_shift, window & MASKS[kind]))
+            count += int(_bit(maps.others, keys[count]) if kind else _bit(maps.whole, keys[count]))
     return spots[:count], keys[:count]
 
 
 @jit
-def look_up(table: Keys, shift: np.uint64, data: Bytes, spots: Places, keys: Keys) -> Keys:
-    """The run of needles of each key, as the table has it; 0 where there is none that may stand at the spot.
+def look_up(data: Bytes, spots: Places, keys: Keys, needles: Needles) -> tuple[Places, Keys, Keys]:
+    """The spots where a needle may stand by its key and the byte behind it, the runs of these, and their first sides.
 
-    Little else is done in this loop, so that the processor waits for many places of a large table at once.
+    The loops do little else, so that the processor waits for many places of large tables at once.
     """
-    runs = np.empty(len(keys), dtype=np.uint64)
+    runs, count = np.empty(len(keys), dtype=np.uint64), 0
     for i in range(len(keys)):
-        row = np.int64((keys[i] * np.uint64(MULTIPLIER)) >> shift)
-        while table[row, 0] != keys[i] and table[row, 0] != 0:
-            row = (row + 1) & (len(table) - 1)
-        behind = data[min(spots[i, 1] + AFTER, len(data) - 1)] & 31
-        runs[i] = table[row, 1] * ((table[row, 2] >> np.uint64(behind)) & np.uint64(1))
-    return runs
+        row = np.int64((keys[i] * np.uint64(MULTIPLIER)) >> needles.shift)
+        while needles.table[row, 0] != keys[i] and needles.table[row, 0] != 0:
+            row = (row + 1) & (len(needles.table) - 1)
+        behind = np.uint64(data[min(spots[i, 1] + AFTER, len(data) - 1)] & 31)
+        runs[count] = needles.table[row, 1]
+        spots[count, 0], spots[count, 1] = spots[i, 0], spots[i, 1]
+        count += int((needles.table[row, 2] >> behind) & np.uint64(1))
+    sides = np.empty(count, dtype=np.uint64)
+    for i in range(count):
+        sides[i] = needles.sides[runs[i] >> np.uint64(32)]
+    return spots[:count], runs[:count], sides
 
 
 @inline
@@ -344,30 +364,27 @@ def compare(
     windows: Keys,
     offsets: Integers,
     searched: npt.NDArray[np.bool_],
-    spots: Places,
-    runs: Keys,
-    needles: Bytes,
-    sides: Keys,
-    spans: Integers,
+    looked_up: tuple[Places, Keys, Keys],
+    needles: Needles,
 ) -> Integers:
-    """The hits, as HIT, of the needles whose anchors stand at the spots, which ascend; each has a run of needles."""
+    """The hits, as HIT, of the needles whose anchors stand at the spots that were looked up, which ascend."""
+    spots, runs, sides = looked_up
     hits, count, row = np.empty((1024, 4), dtype=np.int64), 0, 0
     for number in range(len(spots)):
-        if runs[number] == 0:
-            continue
         place, after = int(spots[number, 0]), int(spots[number, 1])
         while offsets[row + 1] <= place:
             row += 1
         if not searched[row]:
             continue
-        found = _sides_at(data, windows, place, after)
-        for needle in range(runs[number] >> np.uint64(32), runs[number] & np.uint64(0xFFFFFFFF)):
-            if _differs(found, sides[needle]):
+        beside = _sides_at(data, windows, place, after)
+        begin, end = int(runs[number] >> np.uint64(32)), int(runs[number] & np.uint64(0xFFFFFFFF))
+        for needle in range(begin, end):
+            if _differs(beside, sides[number] if needle == begin else needles.sides[needle]):
                 continue  # as do most of those with the same window, which saves a look at the whole needle
-            first, middle, last = spans[needle, 0], spans[needle, 1], spans[needle, 2]
-            stop = _match_forward(data, after, offsets[row + 1], needles, middle + 1, last)
+            first, middle, last = needles.spans[needle, 0], needles.spans[needle, 1], needles.spans[needle, 2]
+            stop = _match_forward(data, after, offsets[row + 1], needles.data, middle + 1, last)
             if stop >= 0:
-                start = _match_backward(data, place, offsets[row], needles, first, middle)
+                start = _match_backward(data, place, offsets[row], needles.data, first, middle)
                 if start >= 0:
                     if count == len(hits):
                         hits = _longer(hits)

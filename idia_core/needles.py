@@ -11,7 +11,7 @@ few others, such as names of one word, are found by Hyperscan.
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import hyperscan
 import numpy as np
@@ -27,14 +27,18 @@ from idia_core.needle_loops import (
     SPACE,
     Bytes,
     Integers,
+    KeyMap,
+    KeyMaps,
     Keys,
+    Needles,
     compare,
     fill_table,
     find_anchors,
     find_keys,
-    find_keys_at,
+    keys_at,
     likely_places,
     look_up,
+    whole_windows,
 )
 
 HIT = np.dtype([("row", "i8"), ("needle", "i8"), ("start", "i8"), ("stop", "i8")])
@@ -44,13 +48,6 @@ SPACES = rb"(?:[\x09-\x0d\x20]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa
 """White space as Unicode has it, as a pattern over UTF-8."""
 BITS_PER_KEY, COARSE_BITS_PER_KEY = 48, 16  # the coarse map is to stay in the cache
 LEAST_WIDTH = 17  # a map of 16 kilobytes
-
-
-class KeyMap(NamedTuple):
-    """A set of keys that never denies one of its own, and affirms others now and then."""
-
-    bits: Bytes
-    shift: np.uint64
 
 
 class NeedleIndex:
@@ -64,13 +61,8 @@ class NeedleIndex:
         keys = find_keys(data, offsets, anchors, classes, spaced)
         order = np.argsort(keys, kind="stable")
         keys, self._needles = keys[order], spaced[order]
-        # At most spaces the first two maps say no, which are small; the others have the very keys.
-        kinds = classes[self._needles]
-        tiny = np.isin(kinds, NO_COARSE)
-        self._coarse, self._tiny = _key_map(keys[~tiny] & COARSE, COARSE_BITS_PER_KEY), _key_map(keys[tiny] & LEAST)
-        self._whole, self._others = _key_map(keys[kinds == 0]), _key_map(keys[kinds > 0])
-        self._bytes, self._sides, self._spans = _in_order(data, offsets, anchors, self._needles)
-        self._table, self._shift = _key_table(keys, self._sides)
+        self._maps = _key_maps(keys, classes[self._needles])
+        self._compared = _in_order(data, offsets, anchors, self._needles, keys)
         self._least_behind = int((data[(offsets[:-1] + anchors + 1)[spaced]] | SPACE).min(initial=0xFF))
         self._unspaced = np.flatnonzero(classes < 0)
         self._patterns: Any = _patterns([needles[int(i)] for i in self._unspaced]) if len(self._unspaced) else None
@@ -88,14 +80,15 @@ class NeedleIndex:
         if len(data) < 8:  # no window fits, and no needle can be trusted to; such blocks are rare, so make it longer
             data = np.concatenate([data, np.zeros(8, dtype=np.uint8)])
         windows: Keys = np.ndarray(len(data) - 7, dtype=np.uint64, buffer=data, strides=(1,))
-        maps = (*self._whole, *self._others)
-        found = []
-        for places in likely_places(data, windows, self._least_behind, *self._coarse, *self._tiny, *maps):
-            spots, keys = find_keys_at(data, windows, places, *maps)
-            runs = look_up(self._table, self._shift, data, spots, keys)
-            needles = (self._bytes, self._sides, self._spans)
-            found.append(compare(data, windows, offsets, searched, spots, runs, *needles))
-        hits = np.frombuffer(np.concatenate(found).tobytes(), dtype=HIT).copy()
+        whole, other, stray = likely_places(data, windows, self._least_behind, self._maps)
+        found = [
+            whole_windows(windows, whole),
+            keys_at(data, windows, other, self._maps, 1),
+            keys_at(data, windows, stray, self._maps, 0),
+        ]
+        looked_up = [look_up(data, *spots_and_keys, self._compared) for spots_and_keys in found]
+        parts = [compare(data, windows, offsets, searched, some, self._compared) for some in looked_up]
+        hits = np.frombuffer(np.concatenate(parts).tobytes(), dtype=HIT).copy()
         hits["needle"] = self._needles[hits["needle"]]
         return hits
 
@@ -126,8 +119,18 @@ def _patterns(needles: Sequence[bytes]) -> Any:
     return database
 
 
-def _key_map(keys: Keys, bits_per_key: int = BITS_PER_KEY) -> KeyMap:
-    """The map of the keys."""
+def _key_maps(keys: Keys, classes: Integers) -> KeyMaps:
+    """The maps of the keys, which are of the given classes."""
+    tiny = np.isin(classes, NO_COARSE)
+    return KeyMaps(
+        coarse=_key_map(keys[~tiny] & COARSE, COARSE_BITS_PER_KEY),
+        tiny=_key_map(keys[tiny] & LEAST, BITS_PER_KEY),
+        whole=_key_map(keys[classes == 0], BITS_PER_KEY),
+        others=_key_map(keys[classes > 0], BITS_PER_KEY),
+    )
+
+
+def _key_map(keys: Keys, bits_per_key: int) -> KeyMap:
     unique = np.unique(keys)
     width = max(LEAST_WIDTH, int(bits_per_key * len(unique)).bit_length())
     places = (unique * np.uint64(MULTIPLIER)) >> np.uint64(64 - width)
@@ -137,11 +140,7 @@ def _key_map(keys: Keys, bits_per_key: int = BITS_PER_KEY) -> KeyMap:
 
 
 def _key_table(keys: Keys, sides: Keys) -> tuple[Keys, np.uint64]:
-    """A hash table of open addresses for sorted keys, and the shift that makes an address of a product.
-
-    A row has a key (0 where free), the run of needles that have it, and what byte may be behind their windows: a bit
-    for the lowest five bits of each.
-    """
+    """The table of `Needles` for sorted keys, and the shift that makes an address of a product."""
     unique, begin, counts = np.unique(keys, return_index=True, return_counts=True)
     width = max(4, int(1.5 * len(unique)).bit_length())
     table, shift = np.zeros((1 << width, 3), dtype=np.uint64), np.uint64(64 - width)
@@ -153,12 +152,8 @@ def _key_table(keys: Keys, sides: Keys) -> tuple[Keys, np.uint64]:
     return table, shift
 
 
-def _in_order(data: Bytes, offsets: Integers, anchors: Integers, order: Integers) -> tuple[Bytes, Keys, Integers]:
-    """The needles' bytes in the given order, so that those of one key lie together, the bytes beside windows, and rows.
-
-    The bytes beside a window are three before it, then five behind it, as one number; zero where the needle has none or
-    white space is between. A row has the places of the needle's first byte, of its anchor, and behind its last byte.
-    """
+def _in_order(data: Bytes, offsets: Integers, anchors: Integers, order: Integers, keys: Keys) -> Needles:
+    """The needles in the given order, in which their keys ascend."""
     lengths = np.diff(offsets)[order]
     begins = np.cumsum(lengths) - lengths
     moved = np.repeat(offsets[:-1][order] - begins, lengths) + np.arange(lengths.sum())
@@ -170,4 +165,6 @@ def _in_order(data: Bytes, offsets: Integers, anchors: Integers, order: Integers
         between = spaces[place] - spaces[middles] + (move < 0)
         there = (place == middles + move) & (between == 0) & (needles[place] != SPACE)
         sides[there, i] = needles[place[there]] | SPACE
-    return needles, sides.view(np.uint64).ravel(), np.column_stack([begins, middles, ends]).astype(np.int64)
+    numbers = sides.view(np.uint64).ravel()
+    spans = np.column_stack([begins, middles, ends]).astype(np.int64)
+    return Needles(*_key_table(keys, numbers), needles, numbers, spans)
