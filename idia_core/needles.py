@@ -47,7 +47,7 @@ HIT = np.dtype([("row", "i8"), ("needle", "i8"), ("start", "i8"), ("stop", "i8")
 SPACES = rb"(?:[\x09-\x0d\x20]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)+"
 """White space as Unicode has it, as a pattern over UTF-8."""
 BITS_PER_KEY, COARSE_BITS_PER_KEY = 48, 16  # the coarse map is to stay in the cache
-LEAST_WIDTH = 17  # a map of 16 kilobytes
+SMALLEST_MAP = 17  # bits of an address: a map of 16 kilobytes
 
 
 class NeedleIndex:
@@ -132,7 +132,7 @@ def _key_maps(keys: Keys, classes: Integers) -> KeyMaps:
 
 def _key_map(keys: Keys, bits_per_key: int) -> KeyMap:
     unique = np.unique(keys)
-    width = max(LEAST_WIDTH, int(bits_per_key * len(unique)).bit_length())
+    width = max(SMALLEST_MAP, int(bits_per_key * len(unique)).bit_length())
     places = (unique * np.uint64(MULTIPLIER)) >> np.uint64(64 - width)
     flags = np.zeros(1 << width, dtype=np.bool_)
     flags[places] = True

@@ -66,8 +66,8 @@ def _block(texts: pa.Array) -> TextBlock:
 
 
 def broken_rows(block: TextBlock) -> list[int]:
-    """The rows of a block that are not UTF-8, found by halving."""
-    return [] if is_utf8(block.data, block.offsets) else _broken(block.array, 0)  # which lets a null hide anything
+    """The rows of a block that are not UTF-8, found by halving; under a null may be anything."""
+    return [] if is_utf8(block.data, block.offsets) else _broken(block.array, 0)
 
 
 def _broken(texts: pa.Array, first: int) -> list[int]:

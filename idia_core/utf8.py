@@ -20,11 +20,11 @@ def is_utf8(data: Bytes, offsets: Integers) -> bool:
 
 
 @jit
-def _flag_faults(byte: Bytes, before: Bytes, before_that: Bytes, first: Bytes, flags: Bytes) -> None:
+def _flag_faults(byte: Bytes, one_before: Bytes, two_before: Bytes, three_before: Bytes, flags: Bytes) -> None:
     """Flag each byte that cannot stand there, given the three bytes before it; a loop that becomes vector code."""
     for i in range(len(byte)):
-        here, lead = byte[i], before[i]
-        due = (lead >= 0xC2) | (before_that[i] >= 0xE0) | (first[i] >= 0xF0)
+        here, lead = byte[i], one_before[i]
+        due = (lead >= 0xC2) | (two_before[i] >= 0xE0) | (three_before[i] >= 0xF0)
         fault = (due != ((here & 0xC0) == 0x80)) | (here == 0xC0) | (here == 0xC1) | (here > 0xF4)
         fault |= ((lead == 0xE0) & (here < 0xA0)) | ((lead == 0xED) & (here > 0x9F))
         fault |= ((lead == 0xF0) & (here < 0x90)) | ((lead == 0xF4) & (here > 0x8F))

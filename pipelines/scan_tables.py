@@ -1,10 +1,7 @@
 """What a scan says in the end: how often each name occurs, as a table, a CSV and a histogram."""
 
-import io
-
 import polars as pl
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.dataset
 
 from idia_core.captions import MATCHES
@@ -18,9 +15,7 @@ def write_tables(context: StageContext, out: SplitWriter) -> None:
     """Count the matches that the splits have written, and write `occurrences`, `histogram`, `csv` and `figures`."""
     table = occurrences(context.table("names")["name"].to_pylist(), _matches(context))
     out.table("occurrences", table)
-    text = io.BytesIO()
-    pa.csv.write_csv(table, text)
-    out.write("csv/occurrences.csv", text.getvalue())
+    out.csv("occurrences", table)
     counted = histogram(table)
     out.table("histogram", counted)
     figure = draw_histogram(counted)

@@ -1,12 +1,10 @@
 """`select`: who becomes a member and who stays out (paper, Section 5.1)."""
 
-import io
 from collections import Counter
 from typing import Literal, Self
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.csv
 from pydantic import Field, model_validator
 
 from idia_core.config import SeededConfig
@@ -66,10 +64,9 @@ class _Selector:
             }
             for person in people
         ]
-        table, text = pa.Table.from_pylist(rows, SELECTION), io.BytesIO()
+        table = pa.Table.from_pylist(rows, SELECTION)
         out.table("selection", table)
-        pa.csv.write_csv(table, text)
-        out.write("csv/selection.csv", text.getvalue())
+        out.csv("selection", table)
         dropped = Counter(row["reason"] for row in rows if row["role"] == Role.EXCLUDED)
         out.count(rows_in=len(rows), rows_kept=len(roles), **dropped)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 from upath import UPath
 
@@ -142,6 +143,11 @@ class SplitWriter:
         """Write `table` as this split's part of the table `name`."""
         with self.open(f"{name}/part-{self.part:05d}.parquet", rows=table.num_rows) as file:
             pq.write_table(table, file, compression="zstd", row_group_size=65_536)
+
+    def csv(self, name: str, table: pa.Table) -> None:
+        """Write `table` as `csv/name.csv` too, for people who want one."""
+        with self.open(f"csv/{name}.csv") as file:
+            pa.csv.write_csv(table, file)
 
     @contextmanager
     def open(self, path: str, rows: int | None = None) -> Iterator[IO[bytes]]:
