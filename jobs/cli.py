@@ -130,7 +130,7 @@ def _show_plan(study: Study, stages: list[str]) -> None:
     table = Table(title=f"{study.name} in {study.out}", title_justify="left", box=None, pad_edge=False)
     for column in ("stage", "does", "state", "why", "what it did"):
         table.add_column(column, overflow="fold")
-    for name, plan in plan_study(study).items():
+    for name, plan in plan_study(study, stages).items():
         if not stages or name in stages:
             did = describe(plan.manifest) if plan.manifest else ""
             table.add_row(name, plan.stage.summary, str(plan.state), plan.why, did)

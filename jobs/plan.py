@@ -1,6 +1,6 @@
 """What a study would do: every stage's inputs, fingerprint and state, without running any."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -179,12 +179,38 @@ def present_fingerprint(folder: UPath) -> str | None:
     return begun.read_text(encoding="utf-8") if begun.exists() else None
 
 
-def plan_study(study: Study) -> dict[str, PlannedStage]:
-    """The plans of all stages, in the study's order."""
+def needed_stages(configs: Mapping[str, StageConfig], only: Sequence[str]) -> set[str]:
+    """The stages in `only` and those that they are made from; all of them where it is empty."""
+    needed = set(only or configs)
+    for name in reversed(list(configs)):  # what a stage is made from comes before it
+        if name in needed:
+            needed |= {source.partition(".")[0] for source in configs[name].inputs.values()}
+    return needed & set(configs)
+
+
+def plan_if_possible(
+    study: Study,
+    name: str,
+    configs: Mapping[str, StageConfig],
+    earlier: Mapping[str, PlannedStage],
+    needed: set[str],
+) -> PlannedStage | None:
+    """The plan of one stage, given those before it; None where it is not needed and an input of its own is missing."""
+    try:
+        return plan_stage(study, name, configs, earlier)
+    except MissingInputError:
+        if name in needed:
+            raise
+    return None
+
+
+def plan_study(study: Study, only: Sequence[str] = ()) -> dict[str, PlannedStage]:
+    """The plans of all stages in order; those that `only` does not need are left out where an input is missing."""
     configs = stage_configs(study)
-    plans: dict[str, PlannedStage] = {}
+    needed, plans = needed_stages(configs, only), dict[str, PlannedStage]()
     for name in study.stages:
-        plans[name] = plan_stage(study, name, configs, plans)
+        if plan := plan_if_possible(study, name, configs, plans, needed):
+            plans[name] = plan
     return plans
 
 

@@ -14,7 +14,17 @@ from idia_core.errors import MissingInputError, SealError, UsageError
 from idia_core.manifest import RECEIPTS, Manifest, Receipt, all_facts, provenance, total_counts, write_manifest
 from idia_core.storage import as_path, move_tree, remove_temporaries, remove_tree, sole_writer, write_text
 from jobs.local_ray import ray_when_needed
-from jobs.plan import FINGERPRINT, KEPT, PlannedStage, State, plan_stage, present_fingerprint, stage_configs
+from jobs.plan import (
+    FINGERPRINT,
+    KEPT,
+    PlannedStage,
+    State,
+    needed_stages,
+    plan_if_possible,
+    plan_stage,
+    present_fingerprint,
+    stage_configs,
+)
 from pipelines.dataflow import run_phase
 from pipelines.progress import Progress
 
@@ -28,10 +38,12 @@ def run_study(
     """
     configs = stage_configs(study)
     check_stage_names(study, only)
-    plans: dict[str, PlannedStage] = {}
+    needed, plans = needed_stages(configs, only), dict[str, PlannedStage]()
     with sole_writer(as_path(study.out)), ray_when_needed(address) as start_ray:
         for name in study.stages:
-            plan = plan_stage(study, name, configs, plans)
+            plan = plan_if_possible(study, name, configs, plans, needed)
+            if plan is None:
+                continue
             if not only or name in only:
                 if _make_room(plan, console):
                     plan = plan_stage(study, name, configs, plans)

@@ -79,7 +79,7 @@ def _splits(config: ScanConfig, root: PurePosixPath, path: UPath) -> list[Split]
     except InputError as error:
         if not config.tolerate_failed_inputs:
             raise
-        return [{**base, "groups": [], "failed": str(error)}]
+        return [{**base, "groups": [], "failed": error.what}]
     runs: list[list[int]] = [[]]
     rows = 0
     for group, size in enumerate(file.groups):

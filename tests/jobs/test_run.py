@@ -205,3 +205,19 @@ def test_a_misspelt_stage_in_an_input_is_recognised(study: Study) -> None:
     inputs = {"captions": "wrld.captions", "identities": "world.identities"}
     with pytest.raises(MissingInputError, match="Did you mean 'world'"):
         run_study(with_settings(study, "scan", inputs=inputs), QUIET)
+
+
+def test_inputs_of_stages_that_were_not_asked_for_may_be_missing(study: Study, tmp_path: Path) -> None:
+    """What is asked for runs, and is planned in a dry run, though an input of a later stage is not there yet."""
+    later = {"inputs": {name: str(tmp_path / "nowhere.parquet") for name in ("identities", "occurrences", "pictures")}}
+    longer = study.model_copy(update={"stages": study.stages | {"select": later}})
+    with pytest.raises(MissingInputError, match=r"nowhere\.parquet.*stage select"):
+        run_study(longer, QUIET)
+    for only in (["scan"], ["world", "scan"]):
+        assert list(plan_study(longer, only)) == ["world", "scan"]
+        assert {name: plan.state for name, plan in run_study(longer, QUIET, only).items()} == {
+            "world": State.DONE,
+            "scan": State.DONE,
+        }
+    with pytest.raises(MissingInputError, match="stage select"):
+        plan_study(longer)
