@@ -3,10 +3,13 @@
 Axes: I identities, P pictures of one identity, N templates, K candidate names, D embedding dimensions, R draws.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
+
+from idia_core.compiled import inline, jit
 
 VOTES = pa.schema(
     [
@@ -17,52 +20,101 @@ VOTES = pa.schema(
         pa.field("predicted", pa.string(), nullable=False),  # the candidate name with the largest cosine similarity
     ]
 )
-VERDICTS = pa.schema(
+PANEL_VOTES = VOTES.insert(1, pa.field("pool", pa.string(), nullable=False))
+"""Votes on the pictures of the reference panel, whose people are asked under every pool of names in use."""
+ASKED = pa.schema(
+    [
+        pa.field("identity", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("sex", pa.string()),
+        pa.field("pool", pa.string(), nullable=False),  # the names that the person's is chosen from
+        pa.field("pictures", pa.int64(), nullable=False),  # all, those that could not be used among them
+    ]
+)
+"""The people under test, in their order."""
+PANEL = pa.schema([pa.field("identity", pa.string(), nullable=False), pa.field("sex", pa.string())])
+"""The people of the reference panel; nobody who is under test."""
+SIMILARITIES = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),
         pa.field("identity", pa.string(), nullable=False),
-        pa.field("images_used", pa.int64(), nullable=False),
-        pa.field("images_failed", pa.int64(), nullable=False),
-        pa.field("score", pa.int64(), nullable=False),  # S: templates whose majority is the real name
-        pa.field("threshold", pa.int64(), nullable=False),  # tau
-        pa.field("member", pa.bool_()),  # S >= tau; null where no picture could be used
+        pa.field("cosine", pa.float32(), nullable=False),  # of pictures and the real name's prompts, on average
+        pa.field("decoys", pa.list_(pa.float32()), nullable=False),  # the same for names of the pool that are not real
     ]
 )
+"""What a plain cosine similarity would go by, for comparison; a black box does not tell it."""
 
 
-def predict(images_PD: npt.NDArray[np.float32], texts_NKD: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """For each picture and template the candidate whose prompt is nearest: [P, N] indices into K.
+NEAR = np.float32(1e-6)
+"""Cosines this near are computed again in double precision: their last bits depend on what is multiplied with them."""
 
-    Both sides are L2-normalised, so the dot product is the cosine similarity; softmax and temperature would not change
-    the argmax. The first of exactly equal candidates wins.
+
+def predict(images_PD: npt.NDArray[np.float32], blocks: Iterable[npt.NDArray[np.float32]]) -> npt.NDArray[np.int64]:
+    """For each picture and template the candidate whose prompt is nearest: [P, N] indices into all K names.
+
+    `blocks` are the prompts' embeddings of some names after another, each [N, k, D], so that a million names need no
+    more memory than a block. All is L2-normalised, so the dot product is the cosine similarity; softmax and temperature
+    would not change the argmax. The first of exactly equal candidates wins. However pictures and names are cut into
+    blocks, the answer is the same.
     """
-    return np.stack([(images_PD @ texts_KD.T).argmax(axis=1) for texts_KD in texts_NKD], axis=1)
+    best_PN = nearest_PN = None
+    rows_P, first = np.arange(len(images_PD)), 0
+    for texts_NkD in blocks:
+        if best_PN is None or nearest_PN is None:
+            best_PN = np.full((len(rows_P), len(texts_NkD)), -np.inf)
+            nearest_PN = np.zeros(best_PN.shape, np.int64)
+        for n, texts_kD in enumerate(texts_NkD):
+            nearest_P, best_P = _nearest(images_PD, texts_kD)
+            better_P = best_P > best_PN[:, n]
+            best_PN[better_P, n] = best_P[better_P]
+            nearest_PN[better_P, n] = first + nearest_P[better_P]
+        first += texts_NkD.shape[1]
+    if nearest_PN is None:
+        raise ValueError("no names to choose from")
+    return nearest_PN
 
 
-def majorities(votes: pa.Table) -> pl.DataFrame:
-    """The majority name of every model, identity and template: columns model, identity, template, majority.
-
-    A tie for the most votes is no majority (null), as in the paper's notebook; the text's equation leaves it open.
-    """
-    counts = pl.DataFrame(votes).group_by("model", "identity", "template", "predicted").len("votes")
-    ranked = counts.with_columns(most=pl.col("votes").max().over("model", "identity", "template"))
-    leaders = ranked.filter(pl.col("votes") == pl.col("most"))
-    return leaders.group_by("model", "identity", "template").agg(
-        majority=pl.when(pl.len() == 1).then(pl.col("predicted").first())
-    )
+def _nearest(
+    images_PD: npt.NDArray[np.float32], texts_kD: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The nearest of some prompts to each picture, and its cosine in double precision: [P] each."""
+    cosines_Pk = images_PD @ texts_kD.T
+    nearest_P, cosine_P = cosines_Pk.argmax(axis=1), np.empty(len(images_PD))
+    _decide(cosines_Pk, images_PD, texts_kD, nearest_P, cosine_P)
+    return nearest_P, cosine_P
 
 
-def judge(votes: pa.Table, people: pa.Table, threshold: int) -> pa.Table:
-    """The paper's verdicts from raw votes, without a model.
+@jit
+def _decide(
+    cosines_Pk: npt.NDArray[np.float32],
+    images_PD: npt.NDArray[np.float32],
+    texts_kD: npt.NDArray[np.float32],
+    nearest_P: npt.NDArray[np.int64],
+    cosine_P: npt.NDArray[np.float64],
+) -> None:
+    """Fill in the cosine of the place of the largest of each row; another place where one that is near is better."""
+    for p in range(cosines_Pk.shape[0]):
+        place, close = nearest_P[p], 0
+        least = cosines_Pk[p, place] - NEAR
+        for k in range(cosines_Pk.shape[1]):
+            close += cosines_Pk[p, k] >= least
+        exact = _cosine(images_PD[p], texts_kD[place])
+        if close > 1:
+            for k in range(cosines_Pk.shape[1]):
+                if cosines_Pk[p, k] >= least:
+                    other = _cosine(images_PD[p], texts_kD[k])
+                    if other > exact or (other == exact and k < place):
+                        exact, place = other, k
+        nearest_P[p], cosine_P[p] = place, exact
 
-    `people` has a row for each model and identity under test: model, identity, name, images_used, images_failed.
-    Returns a `VERDICTS` table in the order of `people`.
-    """
-    asked = pl.DataFrame(people)
-    won = majorities(votes).join(asked.select("model", "identity", "name"), on=["model", "identity"])
-    scores = won.filter(pl.col("majority") == pl.col("name")).group_by("model", "identity").len("score")
-    verdicts = asked.join(scores, on=["model", "identity"], how="left", maintain_order="left").with_columns(
-        score=pl.col("score").fill_null(0).cast(pl.Int64), threshold=pl.lit(threshold, pl.Int64)
-    )
-    member = pl.when(pl.col("images_used") > 0).then(pl.col("score") >= pl.col("threshold"))
-    return verdicts.with_columns(member=member).select(VERDICTS.names).to_arrow().cast(VERDICTS)
+
+@inline
+def _cosine(image_D: npt.NDArray[np.float32], text_D: npt.NDArray[np.float32]) -> float:
+    """The dot product in double precision, always summed in the same order."""
+    even, odd = 0.0, 0.0
+    for d in range(0, len(image_D) - 1, 2):
+        even += float(image_D[d]) * float(text_D[d])
+        odd += float(image_D[d + 1]) * float(text_D[d + 1])
+    if len(image_D) % 2:
+        even += float(image_D[-1]) * float(text_D[-1])
+    return even + odd

@@ -69,3 +69,7 @@ class WorkerLostError(IdiaError):
 
 class TrainingError(IdiaError):
     """A training run ended without a usable checkpoint."""
+
+
+class BudgetError(IdiaError):
+    """A black box may not be asked any more questions."""

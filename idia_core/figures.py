@@ -11,7 +11,6 @@ import hashlib
 import io
 import math
 import re
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -28,6 +27,7 @@ from matplotlib.ticker import MaxNLocator
 
 from idia_core import evaluation
 from idia_core.errors import InvalidInputError
+from idia_core.statistics import wilson_interval
 
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8629a")  # after Okabe and Ito, told apart in common colour blindness
 MARKERS = ("o", "s", "^", "D", "v")
@@ -64,6 +64,8 @@ STYLE: Any = {
     "ytick.color": INK,
     "ytick.major.size": 0,
 }
+Cell = tuple[str, str, float]
+"""What stands in a cell of a confusion matrix, large and small, and how dark it is, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -119,17 +121,6 @@ class DrawnRates:
     fpr_sd: float
 
 
-def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion; (0, 1), so nothing known, where total is 0."""
-    if not total:
-        return 0.0, 1.0
-    z = statistics.NormalDist().inv_cdf(0.5 + confidence / 2)
-    share, spread = hits / total, z * z / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def rates_over_draws(metrics: pa.Table, group: str = ALL) -> list[DrawnRates]:
     """Summarise a `metrics` table, a row for each model (in order of appearance) and number of attack pictures.
 
@@ -159,7 +150,7 @@ def rates_by_training_pictures(models: Sequence[ModelCounts], *, stacked: bool =
             places = [m.images_per_member * 1.06 ** (number - (len(architectures) - 1) / 2) for m in chosen]
             hits = ([(m.counts.tp, m.counts.members) for m in chosen], [(m.counts.fp, m.counts.others) for m in chosen])
             for panel, pairs in zip(panels, hits, strict=True):
-                _draw_intervals(panel, places, pairs, _line_style(number) | {"label": architecture})
+                _draw_intervals(panel, places, pairs, line_style(number) | {"label": architecture})
         for panel in panels:
             panel.set_xscale("log")
             panel.set_xticks(sizes, [str(size) for size in sizes])
@@ -180,9 +171,9 @@ def rates_by_attack_pictures(rates: Sequence[DrawnRates], *, stacked: bool = Fal
         for number, model in enumerate(models):
             chosen = sorted((rate for rate in rates if rate.model == model), key=lambda rate: rate.images)
             images = [rate.images for rate in chosen]
-            style = _line_style(number) | {"label": model}
-            _draw_band(panels[0], images, [(rate.tpr_mean, rate.tpr_sd) for rate in chosen], style)
-            _draw_band(panels[1], images, [(rate.fpr_mean, rate.fpr_sd) for rate in chosen], style)
+            style = line_style(number) | {"label": model}
+            draw_band(panels[0], images, [(rate.tpr_mean, rate.tpr_sd) for rate in chosen], style)
+            draw_band(panels[1], images, [(rate.fpr_mean, rate.fpr_sd) for rate in chosen], style)
             last = chosen[-1]
             ends.append(f"{model} with {last.images}: {last.tpr_mean:.2f} and {last.fpr_mean:.2f}")
         for panel in panels:
@@ -202,7 +193,8 @@ def confusion_matrices(models: Sequence[ModelCounts], *, stacked: bool = False) 
         panels = figure.subplots(rows, columns, squeeze=False).flat
         for place, panel in enumerate(panels):
             if place < len(models):
-                _draw_matrix(panel, models[place], name_rows=place % columns == 0, break_labels=stacked)
+                model, name_rows = models[place], place % columns == 0
+                draw_matrix(panel, model.model, _cells(model.counts), name_rows=name_rows, break_labels=stacked)
             else:
                 panel.set_axis_off()
         cells = [f"{m.model}: {m.counts.tp} found, {m.counts.fn} missed, {m.counts.fp} accused" for m in models]
@@ -249,7 +241,8 @@ def to_pdf(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def _line_style(number: int) -> dict[str, Any]:
+def line_style(number: int) -> dict[str, Any]:
+    """How the line of that number is drawn, told apart by colour, marker and, after a few, by its dashes."""
     return {
         "color": SERIES[number % len(SERIES)],
         "marker": MARKERS[number % len(MARKERS)],
@@ -264,13 +257,18 @@ def _rate_panels(x_label: str, *, stacked: bool) -> tuple[Figure, list[Axes]]:
     grid = figure.subplots(2 if stacked else 1, 1 if stacked else 2, sharey=True, squeeze=False)
     panels: list[Axes] = list(grid.flat)
     for panel, title in zip(panels, ("True-positive rate", "False-positive rate"), strict=True):
-        panel.set_title(title)
-        panel.set_ylim(-0.03, 1.03)
-        panel.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
-        panel.spines["left"].set_visible(False)
-        panel.tick_params(labelleft=True)
-        panel.set_xlabel(x_label)
+        rate_axis(panel, title, x_label)
     return figure, panels
+
+
+def rate_axis(panel: Axes, title: str, x_label: str) -> None:
+    """Give a panel the title and an axis of rates, from 0 to 1."""
+    panel.set_title(title)
+    panel.set_ylim(-0.03, 1.03)
+    panel.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
+    panel.spines["left"].set_visible(False)
+    panel.tick_params(labelleft=True)
+    panel.set_xlabel(x_label)
 
 
 def _name_series(figure: Figure, panel: Axes, names: Sequence[str], *, stacked: bool) -> None:
@@ -285,31 +283,38 @@ def _draw_intervals(panel: Axes, x: list[float], pairs: list[tuple[int, int]], s
     panel.plot(x, rates, **style)
 
 
-def _draw_band(panel: Axes, x: list[int], mean_sd: list[tuple[float, float]], style: dict[str, Any]) -> None:
+def draw_band(panel: Axes, x: list[int], mean_sd: list[tuple[float, float]], style: dict[str, Any]) -> None:
+    """A line of the means, in a band that reaches one standard deviation either way."""
     low = [max(0.0, mean - sd) for mean, sd in mean_sd]
     high = [min(1.0, mean + sd) for mean, sd in mean_sd]
     panel.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
     panel.plot(x, [mean for mean, _ in mean_sd], **style)
 
 
-def _draw_matrix(panel: Axes, model: ModelCounts, *, name_rows: bool, break_labels: bool) -> None:
-    counts = model.counts
-    table = (((counts.tp, counts.fn), counts.members), ((counts.fp, counts.tn), counts.others))
-    for row, (values, total) in enumerate(table):
-        for column, value in enumerate(values):
-            colour = RIGHT if row == column else WRONG
-            shade = 0.06 + 0.34 * (value / total if total else 0.0)
-            place = (column + 0.02, row + 0.02)
-            panel.add_patch(Rectangle(place, 0.96, 0.96, facecolor=colour, alpha=shade))
-            if row != column and value:
-                hatched: Any = {"facecolor": "none", "edgecolor": colour, "hatch": "///", "alpha": 0.55, "linewidth": 0}
-                panel.add_patch(Rectangle(place, 0.96, 0.96, **hatched))
-            centre: Any = {"x": column + 0.5, "ha": "center", "va": "center"}
-            panel.text(y=row + 0.45, s=str(value), fontsize=15, fontweight="bold", **centre)
-            panel.text(y=row + 0.78, s=f"of {total}", fontsize=8, **centre)
-    panel.set(xlim=(0, 2), ylim=(2, 0), title=model.model)
+def draw_matrix(
+    panel: Axes, title: str, cells: Sequence[Cell], *, name_rows: bool = True, break_labels: bool = False
+) -> None:
+    """A two-by-two matrix of the cells tp, fn, fp and tn: truth in rows, verdict in columns, wrong cells hatched."""
+    for number, (text, note, shade) in enumerate(cells):
+        row, column = divmod(number, 2)
+        colour = RIGHT if row == column else WRONG
+        place = (column + 0.02, row + 0.02)
+        panel.add_patch(Rectangle(place, 0.96, 0.96, facecolor=colour, alpha=0.06 + 0.34 * shade))
+        if row != column and shade:
+            hatched: Any = {"facecolor": "none", "edgecolor": colour, "hatch": "///", "alpha": 0.55, "linewidth": 0}
+            panel.add_patch(Rectangle(place, 0.96, 0.96, **hatched))
+        centre: Any = {"x": column + 0.5, "ha": "center", "va": "center"}
+        panel.text(y=row + 0.45, s=text, fontsize=15, fontweight="bold", **centre)
+        panel.text(y=row + 0.78, s=note, fontsize=8, **centre)
+    panel.set(xlim=(0, 2), ylim=(2, 0), title=title)
     panel.grid(visible=False)
     panel.spines[:].set_visible(False)
     panel.tick_params(length=0)
     panel.set_xticks([0.5, 1.5], ["says\nmember", "says\nnot"] if break_labels else ["says member", "says not"])
     panel.set_yticks([0.5, 1.5], ["member", "not"] if name_rows else ["", ""])
+
+
+def _cells(counts: Counts) -> list[Cell]:
+    members, others = counts.members, counts.others
+    pairs = ((counts.tp, members), (counts.fn, members), (counts.fp, others), (counts.tn, others))
+    return [(str(count), f"of {total}", count / total if total else 0.0) for count, total in pairs]

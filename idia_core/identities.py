@@ -14,6 +14,8 @@ IDENTITIES = pa.schema(
         pa.field("identity", pa.string(), nullable=False),  # the key that all tables share
         pa.field("name", pa.string(), nullable=False),  # the name that the attack asks for
         pa.field("sex", pa.string()),  # 'F', 'M' or null where it is not known
+        pa.field("aliases", pa.list_(pa.string())),  # other names of the same person; null where none are known
+        pa.field("locale", pa.string()),  # Faker's locale that candidate names like this one come from, such as 'de_DE'
     ]
 )
 PICTURES = pa.schema(

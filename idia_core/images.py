@@ -13,6 +13,8 @@ ORIENTATION = 0x0112
 """EXIF tag."""
 MAX_PIXELS = 64_000_000
 """A picture with more pixels than this is refused before it is decoded: it may be a decompression bomb."""
+MAX_BYTES = 256 << 20
+"""An encoded picture that is larger than this is not read at all."""
 READER_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, ValueError, RuntimeError, struct.error)
 """What Pillow's readers raise on broken bytes."""
 
@@ -22,6 +24,8 @@ class PictureStatus(StrEnum):
 
     OK = "ok"
     EMPTY = "empty"
+    MISSING = "missing"
+    TRUNCATED = "truncated"
     BROKEN = "broken"
     TOO_LARGE = "too_large"
     DUPLICATE = "duplicate"
@@ -30,7 +34,8 @@ class PictureStatus(StrEnum):
 def decode_picture(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image | None, PictureStatus]:
     """The first frame of an encoded picture as upright RGB, or None with the reason why not.
 
-    EXIF orientation is applied, transparency is laid on white, and 16-bit grey is scaled to 8 bits.
+    EXIF orientation is applied, transparency is laid on white, and 16 bits are scaled to 8. A picture of more than
+    `max_pixels` is refused by what its header says; frames after the first are never decoded.
     """
     if not content:
         return None, PictureStatus.EMPTY
@@ -44,8 +49,14 @@ def decode_picture(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.
                 return _as_rgb(ImageOps.exif_transpose(picture)), PictureStatus.OK
     except Image.DecompressionBombError:
         return None, PictureStatus.TOO_LARGE
-    except READER_ERRORS:
-        return None, PictureStatus.BROKEN
+    except READER_ERRORS as error:
+        return None, PictureStatus.TRUNCATED if _is_cut(content, error) else PictureStatus.BROKEN
+
+
+def _is_cut(content: bytes, error: Exception) -> bool:
+    """True where the reader says that the end is missing; of a WebP it only says "broken", but the file its length."""
+    shorter = content[:4] == b"RIFF" and len(content) < 8 + int.from_bytes(content[4:8], "little")
+    return shorter or "truncated" in str(error).lower()
 
 
 def _as_rgb(picture: Image.Image) -> Image.Image:

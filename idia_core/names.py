@@ -1,28 +1,25 @@
-"""Names of people: checking those given, and inventing the candidates beside them (Section 4 of the paper)."""
+"""Names of people: reading them from folders and tables, checking those given, and inventing others."""
 
 import importlib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import pyarrow as pa
 from faker.providers.person.en_US import Provider as Person
 
 from idia_core.errors import DuplicateNameError, InvalidInputError
-
-CANDIDATE_NAMES = pa.schema(
-    [
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("sex", pa.string()),  # 'F' or 'M' of an invented name, null for a tested person
-        pa.field("tested", pa.bool_(), nullable=False),
-    ]
-)
 
 FIRST_NAMES: dict[str, tuple[str, ...]] = {
     "F": tuple(Person.first_names_female),
     "M": tuple(Person.first_names_male),
 }
 LAST_NAMES: tuple[str, ...] = tuple(Person.last_names)
+NameLists = Mapping[str, tuple[Sequence[str], Sequence[str]]]
+"""First and last names of each sex, 'F' and 'M'."""
+ENGLISH: NameLists = {sex: (names, LAST_NAMES) for sex, names in FIRST_NAMES.items()}
+
+SEXES = {"f": "F", "female": "F", "m": "M", "male": "M"}
+"""What a sex may be called in a table, in any letter case."""
 
 # The i-th person is special where i % period == phase; odd periods reach both sexes, which alternate.
 FOREIGN_PERIOD, FOREIGN_PHASES = 13, {3: "de_DE", 6: "fr_FR", 10: "es_ES"}
@@ -36,52 +33,62 @@ def name_key(name: str) -> str:
     return " ".join(unicodedata.normalize("NFC", folded).split())
 
 
+def tidy_name(name: str) -> str:
+    """The name in NFC, with single spaces and none at its ends."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
 def name_from_folder(folder: str) -> str:
     """The name that a folder is called after: 'Jon_Hamm' is 'Jon Hamm', in NFC."""
-    return " ".join(unicodedata.normalize("NFC", folder).replace("_", " ").split())
+    return tidy_name(folder.replace("_", " "))
 
 
-def check_names(names: Iterable[str]) -> None:
-    """Raise unless every name is there, and there once.
+def check_names(names: Iterable[str], places: Sequence[str] | None = None) -> None:
+    """Raise unless every name is there, and there once; `places` say where each was found, or it is told its number.
 
     Raises InvalidInputError for a name that is blank, of one letter, or not valid Unicode (as a folder's may be), and
     DuplicateNameError for one that is given twice, also when the two differ only in Unicode composition, white space or
     letter case.
     """
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, str]] = {}
     for position, name in enumerate(names):
-        key = name_key(name)
+        key, place = name_key(name), places[position] if places else f"name number {position + 1}"
         if not key:
-            raise InvalidInputError("a name is blank", f"name number {position + 1}", "Fill it in or take it out.")
+            raise InvalidInputError("a name is blank", place, "Fill it in or take it out.")
         if len(key) == 1 and key.isascii():
             fix = "Nearly every caption holds it; write the name out or take it out."
-            raise InvalidInputError(f"the name {name!r} is one letter", f"name number {position + 1}", fix)
+            raise InvalidInputError(f"the name {name!r} is one letter", place, fix)
         if key in seen:
-            same = "is given twice" if seen[key] == name else f"is the same name as {seen[key]!r}"
-            raise DuplicateNameError(f"{name!r} {same}", f"name number {position + 1}", "Keep one of the two.")
+            other, first = seen[key]
+            same = "is given twice" if other == name else f"is the same name as {other!r}"
+            raise DuplicateNameError(f"{name!r} {same}", f"{first} and {place}", "Keep one of the two.")
         if any("\ud800" <= character <= "\udfff" for character in name):
             raise InvalidInputError(f"the name {name!r} is not valid Unicode", fix="Write the name in UTF-8.")
-        seen[key] = name
+        seen[key] = name, place
 
 
-def invent_names(count: int, seed: int, sexes: str = "FM", avoid: Iterable[str] = ()) -> list[str]:
+def invent_names(
+    count: int, seed: int, sexes: str = "FM", avoid: Iterable[str] = (), lists: NameLists = ENGLISH
+) -> list[str]:
     """`count` different names, first times last name, the i-th of sex `sexes[i % len(sexes)]`.
 
-    None equals one of `avoid` (as `name_key` reads it), and the first n do not depend on `count`. Faker's English lists
-    are drawn from evenly and without replacement. Raises InvalidInputError when the lists hold too few.
+    None equals one of `avoid` (as `name_key` reads it), and the first n do not depend on `count`. The lists, Faker's
+    English ones if not given, are drawn from evenly and without replacement; a name to avoid is passed over, so that
+    the others stay the same. Raises InvalidInputError when the lists hold too few.
     """
     taken = {name_key(name) for name in avoid}
     rng = np.random.default_rng(seed)
-    pairs = {sex: iter(rng.permutation(len(FIRST_NAMES[sex]) * len(LAST_NAMES))) for sex in sorted(set(sexes))}
+    pairs = {sex: iter(rng.permutation(len(lists[sex][0]) * len(lists[sex][1]))) for sex in sorted(set(sexes))}
     names: list[str] = []
     for i in range(count):
-        sex = sexes[i % len(sexes)]
-        for pair in pairs[sex]:
-            name = f"{FIRST_NAMES[sex][pair // len(LAST_NAMES)]} {LAST_NAMES[pair % len(LAST_NAMES)]}"
+        firsts, lasts = lists[sexes[i % len(sexes)]]
+        for pair in pairs[sexes[i % len(sexes)]]:
+            name = f"{firsts[pair // len(lasts)]} {lasts[pair % len(lasts)]}"
             if name_key(name) not in taken:
                 break
         else:
-            raise InvalidInputError(f"only {i} of {count} names can be invented", fix="Ask for fewer names.")
+            fix = "Ask for fewer names, or give longer lists of first and last names."
+            raise InvalidInputError(f"only {i} of {count} names can be invented", fix=fix)
         taken.add(name_key(name))
         names.append(name)
     return names
@@ -108,37 +115,3 @@ def mixed_name(i: int, sex: str, rng: np.random.Generator) -> str:
     if i % DOTTED_PERIOD == DOTTED_PHASE:
         first = f"{first} {'ABCDEFGHJKLMNPRSTW'[rng.integers(18)]}."
     return f"{first} {last}"
-
-
-def candidate_names(tested: Sequence[str], total: int, seed: int, *, mixed: bool = False) -> pa.Table:
-    """The names that the attack chooses from, as CANDIDATE_NAMES: every tested one, the rest invented, F and M equally.
-
-    The invented ones are first x last names as in the paper, or `mixed`: of the forms that `mixed_name` gives. Exactly
-    `total` rows in an order drawn from `seed`. Raises InvalidInputError when the tested names alone are more, or one is
-    blank, and DuplicateNameError when one is there twice.
-    """
-    check_names(tested)
-    if len(tested) > total:
-        raise InvalidInputError(
-            f"{len(tested)} people are tested among only {total} candidate names",
-            fix=f"Ask for at least {len(tested)} candidate names.",
-        )
-    wanted = total - len(tested)
-    invented = _invent_mixed(wanted, seed, tested) if mixed else invent_names(wanted, seed, avoid=tested)
-    sexes = [None] * len(tested) + ["FM"[i % 2] for i in range(len(invented))]
-    is_tested = [True] * len(tested) + [False] * len(invented)
-    table = pa.table([[*tested, *invented], sexes, is_tested], schema=CANDIDATE_NAMES)
-    return table.take(np.random.default_rng([seed, 1]).permutation(total))
-
-
-def _invent_mixed(count: int, seed: int, avoid: Iterable[str]) -> list[str]:
-    """`count` different names of all forms, women's and men's in turn."""
-    taken = {name_key(name) for name in avoid}
-    rng = np.random.default_rng([seed, 2])
-    names: list[str] = []
-    while len(names) < count:
-        name = mixed_name(len(names), "FM"[len(names) % 2], rng)
-        if name_key(name) not in taken:
-            taken.add(name_key(name))
-            names.append(name)
-    return names

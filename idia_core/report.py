@@ -15,6 +15,7 @@ from markupsafe import Markup
 from idia_core import figures
 from idia_core.errors import DuplicateNameError, InvalidInputError
 from idia_core.figures import Counts, ModelCounts
+from idia_core.statistics import wilson_interval
 
 MEMBER, NON_MEMBER = "member", "non_member"
 PICTURE_BYTES = 8_000_000  # of JPEG in a page; base64 adds a third, so a page stays under about 12 MB
@@ -296,7 +297,7 @@ def _rate(value: float) -> str:
 
 
 def _interval(hits: int, total: int) -> str:
-    low, high = figures.wilson_interval(hits, total)
+    low, high = wilson_interval(hits, total)
     return f"{low:.2f} to {high:.2f}"
 
 

@@ -47,7 +47,8 @@ def invent_identities(count: int, seed: int) -> pa.Table:
                 break
         names.append(name)
         keys.append(key)
-    return pa.table([names, names, ["FM"[i % 2] for i in range(count)]], schema=IDENTITIES)
+    rows = [{"identity": name, "name": name, "sex": "FM"[i % 2]} for i, name in enumerate(names)]
+    return pa.Table.from_pylist(rows, IDENTITIES)
 
 
 def _compose(sentence: str, sex: str | None, rng: np.random.Generator) -> str:

@@ -12,6 +12,7 @@ from upath import UPath
 
 from idia_core.config import Study, load_study
 from idia_core.errors import IdiaError
+from idia_core.storage import as_path
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,10 +58,10 @@ def status(study: StudyFile, settings: Settings = None) -> None:
     _show_plan(_load(study, settings), [])
 
 
-@app.command(epilog="Example: duckdb -c \"select * from '$(idia path demo.yaml attack.verdicts)/*.parquet'\"")
+@app.command(epilog="Example: duckdb -c \"select * from '$(idia path demo.yaml judge.verdicts)/*.parquet'\"")
 def path(
     study: StudyFile,
-    table: Annotated[str, typer.Argument(metavar="STAGE.TABLE", help="For example attack.verdicts.")],
+    table: Annotated[str, typer.Argument(metavar="STAGE.TABLE", help="For example judge.verdicts.")],
     settings: Settings = None,
 ) -> None:
     """Print the folder in which a table lies."""
@@ -98,9 +99,123 @@ def demo(
     if out:
         own.append(f"out={json.dumps(out)}")
     if people:
-        own.append(f"people.inputs.folder={json.dumps(people)}")
+        own.append(f"people.inputs.people={json.dumps(str(as_path(people)))}")
     study = _load("own_people.yaml" if people else "demo.yaml", [*own, *(settings or [])])
     _run(study, [], dry_run, None)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "idia audit --model ViT-B-32:laion400m_e32 --people people/ --panel panel/ --out audit/\n\n"
+    "idia audit --model ViT-B-32:runs/epoch_50.pt --model hf-hub:owner/name --people people.csv --dry-run\n\n"
+    "idia audit --model https://models.example/clip --people people/ --questions 20000 --per-second 10"
+)
+def audit(
+    model: Annotated[
+        list[str],
+        typer.Option(
+            metavar="MODEL",
+            help="ARCHITECTURE:PRETRAINED, ARCHITECTURE:CHECKPOINT.pt, local-dir:FOLDER, hf-hub:OWNER/NAME or a black "
+            "box's URL; may be repeated.",
+        ),
+    ],
+    people: Annotated[
+        str,
+        typer.Option(
+            help="A folder with a sub-folder of pictures for each person, FaceScrub's folders, CSV or Parquet."
+        ),
+    ],
+    panel: Annotated[
+        str | None, typer.Option(help="Other people's pictures, at least 200 people: to see whom else a name is given.")
+    ] = None,
+    out: Annotated[str, typer.Option(help="Where to write.")] = "out/audit",
+    names: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="FIRST LAST", help="Files of first names (Social Security) and last names (Census)."),
+    ] = None,
+    by_locale: Annotated[
+        bool, typer.Option(help="Ask for people with a `locale` in the table among names of that locale.")
+    ] = True,
+    candidates: Annotated[int, typer.Option(min=2, help="Names to choose from.")] = 1000,
+    threshold: Annotated[int, typer.Option(min=1, help="tau: templates whose majority must be the real name.")] = 1,
+    alpha: Annotated[float, typer.Option(help="The share of false findings that is put up with.")] = 0.05,
+    min_pictures: Annotated[int, typer.Option(min=1, help="Readable pictures that a finding needs.")] = 3,
+    redact: Annotated[bool, typer.Option("--redact", help="Write codes for names and no pictures.")] = False,
+    device: Annotated[str, typer.Option(help="Where models run: cpu, cuda, cuda:1.")] = "cpu",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes; as the cluster allows if not given.")
+    ] = None,
+    questions: Annotated[int | None, typer.Option(min=1, help="The most questions to a black box.")] = None,
+    per_second: Annotated[float | None, typer.Option(help="The most questions to a black box in a second.")] = None,
+    token_env: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="Environment variable that holds a black box's token.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other candidate names.")] = 0,
+    settings: Settings = None,
+    dry_run: DryRun = False,
+    address: Address = None,
+) -> None:
+    """Say who was in the training data of models, and how sure that is.
+
+    Run it again with another `--threshold` or `--alpha`, and the votes are judged again without a model.
+    """
+    from jobs.audit import audit_study  # noqa: PLC0415
+
+    fields = {
+        "out": out,
+        "seed": seed,
+        "attack.candidates": candidates,
+        "attack.names.by_locale": by_locale,
+        "attack.device": device,
+        "attack.resources.gpus": 0 if device == "cpu" else 1,
+        "judge.rules.threshold": threshold,
+        "judge.rules.alpha": alpha,
+        "judge.rules.min_pictures": min_pictures,
+        "evidence.redact": redact,
+    }
+    if names:
+        fields |= {"attack.names.first_names": names[0], "attack.names.last_names": names[1]}
+    optional = {
+        "attack.resources.workers": workers,
+        "attack.resources.questions": questions,
+        "attack.resources.questions_per_second": per_second,
+        "attack.resources.black_box.token_env": token_env,
+    }
+    fields |= {key: value for key, value in optional.items() if value is not None}
+    _run(audit_study(model, people, panel, fields, settings or []), [], dry_run, address)
+
+
+@app.command(epilog="Example: idia judge audit/evidence/page/audit.json --threshold 2")
+def judge(
+    audit_file: Annotated[str, typer.Argument(metavar="AUDIT.json", help="What an audit wrote.")],
+    threshold: Annotated[int | None, typer.Option(min=1, help="Another tau.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Another share of false findings.")] = None,
+    min_pictures: Annotated[int | None, typer.Option(min=1, help="Another least number of pictures.")] = None,
+) -> None:
+    """Judge an audit again from its file: no model, no pictures, no trust in whoever made it."""
+    from jobs.judge_file import judge_file  # noqa: PLC0415
+
+    judge_file(audit_file, Console(), threshold, alpha, min_pictures)
+
+
+@app.command(epilog="Example: idia serve-model ViT-B-32:laion400m_e32 --port 8000")
+def serve_model(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As `--model` of `idia audit`.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's own are on the network.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any that is free.")] = 8000,
+    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")] = "cpu",
+    token_env: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="Environment variable with the token that callers must give.")
+    ] = None,
+    per_second: Annotated[float | None, typer.Option(help="The most questions answered in a second.")] = None,
+) -> None:
+    """Offer a model as a black box over HTTP: pictures and prompts in, the best prompts out."""
+    from idia_core.model_reference import ModelReference  # noqa: PLC0415
+    from jobs.serve_model import serve  # noqa: PLC0415
+
+    serve(ModelReference.parse(model), host=host, port=port, device=device, token_env=token_env, rate=per_second)
 
 
 def _load(study: str, settings: list[str] | None) -> Study:
@@ -118,7 +233,11 @@ def _run(study: Study, stages: list[str], dry_run: bool, address: str | None) ->
     from jobs.run import run_study  # noqa: PLC0415
     from jobs.summary import print_summary  # noqa: PLC0415
 
-    plans = run_study(study, Console(stderr=True), stages, address)
+    try:
+        plans = run_study(study, Console(stderr=True), stages, address)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. What is done stays: run the same command to go on.", err=True)
+        raise
     print_summary(plans, Console())
 
 

@@ -13,30 +13,43 @@ from typing import Any
 
 import ray
 
+from idia_core.errors import UsageError
+
 OBJECT_STORE_BYTES = 256 << 20
 """Of a local Ray: splits and receipts pass through it, tables do not."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
 @contextmanager
-def ray_when_needed(address: str | None) -> Iterator[Callable[[], None]]:
+def ray_when_needed(address: str | None) -> Iterator[Callable[[float], None]]:
     """Hand out a function that starts Ray, or connects to it, at its first call; shut it down at the end.
+
+    It is given the GPUs that a worker wants: `UsageError` where there are fewer here, as the worker would wait for
+    ever; a cluster may still grow.
 
     A Ray that is there already is used and left alone. One of our own keeps its logs in a folder of the system's
     temporary one, which goes when all went well, or when the run is killed.
     """
     with ExitStack() as ending:
 
-        def start() -> None:
-            if ray.is_initialized():
-                return
-            if address:
-                ray.init(address=address, **QUIET)
-            else:
-                ending.enter_context(_folder_with_reaper())
-            ending.callback(ray.shutdown)
+        def start(gpus: float) -> None:
+            if not ray.is_initialized():
+                if address:
+                    ray.init(address=address, **QUIET)
+                else:
+                    ending.enter_context(_folder_with_reaper())
+                ending.callback(ray.shutdown)
+            if not address:
+                _check_gpus(gpus)
 
         yield start
+
+
+def _check_gpus(wanted: float) -> None:
+    have: float = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+    if wanted > have:
+        what = f"every worker wants {wanted:g} GPUs, and this machine has {have:g}"
+        raise UsageError(what, "resources.gpus", "Use --device cpu, or --address of a cluster with GPUs.")
 
 
 @contextmanager

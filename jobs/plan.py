@@ -27,6 +27,7 @@ from pipelines.stage import Input, ResolvedInput, Stage, StageContext
 FINGERPRINT = "fingerprint"
 KEPT = "kept"
 """Folder of a study's output for what was made under another fingerprint."""
+ANY_FILE = Input("a file that the config names", patterns=("*",))
 TOLERATED = "tolerate_failed_inputs"
 """The field of a config that may let a run end without some of its inputs."""
 
@@ -95,7 +96,7 @@ def _check_inputs(study: Study, name: str, config: StageConfig) -> None:
     for field, source in config.inputs.items():
         if field not in declared:
             raise ConfigError(f"unknown input '{field}'", where, suggest(field, list(declared)))
-        upstream, _, table = source.partition(".")
+        upstream, table = _upstream(source), source.partition(".")[2]
         if upstream not in study.stages:
             continue
         if list(study.stages).index(upstream) >= list(study.stages).index(name):
@@ -117,11 +118,15 @@ def plan_stage(
     Raises `MissingInputError` for a path that matches nothing and `SealError` for a sealed output that is damaged.
     """
     stage, config, folder = STAGES[name], configs[name], as_path(study.out) / name
-    unready = [source.partition(".")[0] for source in config.inputs.values()]
+    unready = [_upstream(source) for source in config.inputs.values()]
     unready = [upstream for upstream in unready if upstream in earlier and earlier[upstream].state is not State.DONE]
+    named = {
+        field: _resolve(path, ANY_FILE, {}, f"stage {name}, {field}")
+        for field, path in stage.named_files(config).items()
+    }
     if unready:
         return PlannedStage(stage, config, folder, State.WAITS, f"for {unready[0]}")
-    inputs = {
+    inputs = named | {
         field: _resolve(source, stage.inputs[field], earlier, f"stage {name}, input {field}")
         for field, source in config.inputs.items()
     }
@@ -134,8 +139,14 @@ def plan_stage(
     return PlannedStage(stage, config, folder, state, why, wanted, inputs, manifest)
 
 
+def _upstream(source: str) -> str:
+    """The stage that `stage.table` names; nothing where the source has no dot and can only be a path."""
+    stage, dot, _ = source.partition(".")
+    return stage if dot else ""
+
+
 def _resolve(source: str, declared: Input, earlier: Mapping[str, PlannedStage], where: str) -> ResolvedInput:
-    upstream, _, table = source.partition(".")
+    upstream, table = _upstream(source), source.partition(".")[2]
     if upstream in earlier:
         folder, manifest = earlier[upstream].folder, earlier[upstream].seal()
         files = tuple(folder / entry.path for entry in manifest.files(table))
@@ -143,7 +154,7 @@ def _resolve(source: str, declared: Input, earlier: Mapping[str, PlannedStage], 
     try:
         files = tuple(find_files(source, declared.patterns, where))
     except MissingInputError as error:
-        if "/" in source or upstream == source:
+        if "/" in source or not upstream or not earlier:
             raise
         raise MissingInputError(error.what, where, suggest(upstream, list(earlier))) from None
     return ResolvedInput(source, as_path(source), files, digest_of([identity_of(file) for file in files]))
@@ -184,7 +195,7 @@ def needed_stages(configs: Mapping[str, StageConfig], only: Sequence[str]) -> se
     needed = set(only or configs)
     for name in reversed(list(configs)):  # what a stage is made from comes before it
         if name in needed:
-            needed |= {source.partition(".")[0] for source in configs[name].inputs.values()}
+            needed |= {_upstream(source) for source in configs[name].inputs.values()}
     return needed & set(configs)
 
 

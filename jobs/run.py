@@ -22,6 +22,7 @@ from jobs.plan import (
     needed_stages,
     plan_if_possible,
     plan_stage,
+    plan_study,
     present_fingerprint,
     stage_configs,
 )
@@ -39,6 +40,7 @@ def run_study(
     configs = stage_configs(study)
     check_stage_names(study, only)
     needed, plans = needed_stages(configs, only), dict[str, PlannedStage]()
+    plan_study(study, only)  # so that what is missing for a late stage is said before an early one takes an hour
     with sole_writer(as_path(study.out)), ray_when_needed(address) as start_ray:
         for name in study.stages:
             plan = plan_if_possible(study, name, configs, plans, needed)
@@ -60,7 +62,7 @@ def check_stage_names(study: Study, only: Sequence[str]) -> None:
             raise UsageError(f"the study has no stage '{name}'", f"study {study.name}", fix)
 
 
-def _done(plan: PlannedStage, start_ray: Callable[[], None], console: Console) -> PlannedStage:
+def _done(plan: PlannedStage, start_ray: Callable[[float], None], console: Console) -> PlannedStage:
     name = plan.stage.name
     if plan.state is State.WAITS:
         upstream = plan.why.removeprefix("for ")
@@ -74,10 +76,10 @@ def _done(plan: PlannedStage, start_ray: Callable[[], None], console: Console) -
     return replace(plan, state=State.DONE, why="just now", manifest=manifest)
 
 
-def _run_stage(plan: PlannedStage, start_ray: Callable[[], None], console: Console) -> Manifest:
+def _run_stage(plan: PlannedStage, start_ray: Callable[[float], None], console: Console) -> Manifest:
     write_text(plan.folder / RECEIPTS / FINGERPRINT, str(plan.fingerprint))
     remove_temporaries(plan.folder)
-    start_ray()
+    start_ray(plan.config.resources.gpus)
     started, began = datetime.now(UTC).isoformat(), time.monotonic()
     context, progress, receipts = plan.context(), Progress(console), list[Receipt]()
     for phase in plan.stage.phases:

@@ -6,16 +6,36 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from idia_core.statistics import Reason
+from jobs.findings import print_findings, say
 from jobs.plan import PlannedStage, State
+
+HINTS = {
+    Reason.TOO_FEW_OTHERS: "Too few other people to compare with: give pictures of at least 200 with --panel.",
+    Reason.TOO_FEW_DECOYS: "Too few other names to compare with: ask for more with --candidates.",
+}
+PAGES = {"report": ("Report", "report.html"), "evidence": ("Evidence", "index.html")}
 
 
 def print_summary(plans: Mapping[str, PlannedStage], console: Console) -> None:
-    """Print the rates at the most attack pictures and the report's place, as far as the study has them."""
-    evaluate, report = plans.get("evaluate"), plans.get("report")
-    if evaluate and evaluate.state is State.DONE:
+    """Print the rates at the most attack pictures, or an audit's findings, and where the pages are, as far as made."""
+    done = {name: plan for name, plan in plans.items() if plan.state is State.DONE}
+    if evaluate := done.get("evaluate"):
         console.print(_rates(evaluate))
-    if report and report.state is State.DONE:
-        console.print(f"Report: {report.folder / 'page' / 'report.html'}", soft_wrap=True, highlight=False)
+    if "evidence" in done and (judge := done.get("judge")):
+        _print_findings(judge, console, redacted=done["evidence"].fingerprinted_config()["redact"])
+    for stage, (title, page) in PAGES.items():
+        if stage in done:
+            console.print(f"{title}: {done[stage].folder / 'page' / page}", soft_wrap=True, highlight=False)
+
+
+def _print_findings(judge: PlannedStage, console: Console, *, redacted: bool) -> None:
+    verdicts = judge.context().table("verdicts").to_pylist()
+    print_findings(verdicts, console, None if redacted else {row["identity"]: row["identity"] for row in verdicts})
+    reasons = {row["reason"] for row in verdicts}
+    for reason, hint in HINTS.items():
+        if reason in reasons:
+            say(console, hint)
 
 
 def _rates(evaluate: PlannedStage) -> Table:

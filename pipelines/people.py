@@ -1,90 +1,140 @@
-"""`people`: your own people, a folder of pictures each."""
+"""`people` and `panel`: people with their pictures, from folders, FaceScrub or tables, at any fsspec URL.
 
+The fingerprint covers the folders' files and the tables; not the files and tars that a table points to.
+"""
+
+import hashlib
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
-from upath import UPath
 
 from idia_core.config import SeededConfig
-from idia_core.errors import MissingInputError
+from idia_core.errors import InvalidInputError
 from idia_core.identities import IDENTITIES, PAIRS, PICTURES
-from idia_core.images import PictureStatus, decode_picture, training_encoding
-from idia_core.leakage import pixel_digest
-from idia_core.names import check_names, name_from_folder
+from idia_core.images import MAX_PIXELS, PictureStatus, decode_picture, training_encoding
+from idia_core.people_sources import Found, Kind, corrected, people_of_folders, read_corrections
+from idia_core.people_tables import is_table, people_of_tables
+from idia_core.picture_sources import Content, read_pictures
 from idia_core.synthetic import pair_caption
-from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext
+from pipelines.stage import Input, Phase, ResolvedInput, Split, SplitWriter, Stage, StageContext
 
 
 class PeopleConfig(SeededConfig):
-    """Settings of `people`."""
+    """Settings of `people` and `panel`."""
 
     training_pictures: int = Field(default=0, ge=0)
     """Pictures of each person set apart as training pairs, with invented captions; the others are attack pictures."""
+    facescrub_pictures: Kind = "faces"
+    """Which of FaceScrub's pictures are taken where both are there: the cut-out `faces`, or the whole `images`."""
+    max_pixels: int = Field(default=MAX_PIXELS, ge=1, le=MAX_PIXELS)
+    """Pictures with more pixels than this are not decoded: they may be decompression bombs."""
+    people_per_split: int = Field(default=16, ge=1)
+    """People in one piece of work, whose encoded pictures are in memory at the same time."""
 
 
-def _folders(context: StageContext) -> Iterable[Split]:
-    source = context.inputs["folder"]
-    folders = sorted((child for child in source.root.iterdir() if child.is_dir()), key=lambda child: child.name)
-    where = f"stage people, {source.root}"
-    if not folders:
-        raise MissingInputError("no sub-folder of pictures", where, "Make one for each person: First_Last/*.jpg.")
-    check_names([name_from_folder(folder.name) for folder in folders])
-    for place, folder in enumerate(folders):
-        files = sorted(str(file) for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-        yield {"name": name_from_folder(folder.name), "place": place, "files": files}
+def _find(source: ResolvedInput, config: PeopleConfig) -> Found:
+    """The people of the input: of its tables if it is one or holds some, of its folders otherwise."""
+    if not source.root.is_dir():
+        if others := [file for file in source.files if not is_table(file)]:
+            fix = "Give a folder with a folder for each person, or Parquet or CSV."
+            raise InvalidInputError("neither a folder nor a table of people", str(others[0]), fix)
+        return people_of_tables(source.files)
+    top = source.root.path.rstrip("/")
+    tables = [file for file in source.files if is_table(file) and file.parent.path.rstrip("/") == top]
+    return (
+        people_of_tables(tables) if tables else people_of_folders(source.root, source.files, config.facescrub_pictures)
+    )
+
+
+def _blocks(context: StageContext) -> Iterable[Split]:
+    config: PeopleConfig = context.config
+    found = _find(context.inputs["people"], config)
+    extra = context.inputs["corrections"].files[0] if "corrections" in context.inputs else None
+    people = corrected(found.people, read_corrections(extra))
+    for first in range(0, len(people), config.people_per_split):
+        block = [asdict(person) for person in people[first : first + config.people_per_split]]
+        yield {"first": first, "people": block, "notes": found.notes if first == 0 else ()}
+
+
+class _Picture(NamedTuple):
+    name: str
+    content: bytes | None
+    status: PictureStatus
 
 
 class _Reader:
-    """Reads one person's folder: readable pictures are dealt out by a seeded draw, others kept with their status."""
+    """Reads a block of people: readable pictures are dealt out by a seeded draw, others kept with their status."""
 
     def __init__(self, context: StageContext) -> None:
         self._config: PeopleConfig = context.config
+        self._seed = int(self._config.seed or 0)
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
-        name, seed = split["name"], int(self._config.seed or 0)
-        read = [_read(UPath(file)) for file in split["files"]]
-        statuses = _mark_duplicates(read)
-        good = [i for i, status in enumerate(statuses) if status is PictureStatus.OK]
-        order = np.random.default_rng([seed, split["place"]]).permutation(good)
-        training = {int(i) for i in order[: self._config.training_pictures]}
-        names = [UPath(file).name.encode(errors="replace").decode() for file in split["files"]]
-        pictures = [
-            {"identity": name, "picture": names[i], "status": str(status), "image": read[i][0] if i in good else None}
-            for i, status in enumerate(statuses)
-            if i not in training
-        ]
-        pairs = [
-            {
-                "key": f"person{split['place']:05d}-{rank:05d}",
-                "identity": name,
-                "caption": pair_caption(name, None, [seed, split["place"], rank]),
-                "image": _for_training(read[i][0]),
-            }
-            for rank, i in enumerate(sorted(training))
-        ]
-        out.table("identities", pa.Table.from_pylist([{"identity": name, "name": name}], IDENTITIES))
+        people = split["people"]
+        read = read_pictures([person["pictures"] for person in people])
+        pictures: list[dict[str, Any]] = []
+        pairs: list[dict[str, Any]] = []
+        statuses: Counter[str] = Counter()
+        for place, person in enumerate(people):
+            checked = self._checked(read.pictures[place])
+            training = self._drawn_for_training(checked, split["first"] + place)
+            pictures += [_row(person, p) for i, p in enumerate(checked) if i not in training]
+            pairs += self._pairs(person, split["first"] + place, [checked[i] for i in sorted(training)])
+            statuses.update(str(picture.status) for picture in checked)
+        out.table("identities", pa.Table.from_pylist([_identity(person) for person in people], IDENTITIES))
         out.table("pictures", pa.Table.from_pylist(pictures, PICTURES))
         out.table("pairs", pa.Table.from_pylist(pairs, PAIRS))
-        bad = {str(status): statuses.count(status) for status in set(statuses) - {PictureStatus.OK}}
-        out.count(rows_in=len(read), rows_kept=len(good), **bad)
+        kept = statuses.pop(PictureStatus.OK, 0)
+        out.count(rows_in=kept + statuses.total(), rows_kept=kept, **statuses)
+        for kind, facts in (("layout", split["notes"]), ("damaged_tars", read.damaged)):
+            for fact in facts:
+                out.note(kind, fact)
+
+    def _checked(self, read: list[tuple[str, Content]]) -> list[_Picture]:
+        """A person's pictures with their statuses; one that shows exactly what an earlier one shows is a duplicate."""
+        seen: set[bytes] = set()
+        checked = []
+        for name, content in read:
+            if isinstance(content, PictureStatus):
+                checked.append(_Picture(name, None, content))
+                continue
+            picture, status = decode_picture(content, self._config.max_pixels)
+            if picture is not None:
+                digest = hashlib.sha256(str(picture.size).encode() + picture.tobytes()).digest()
+                status = PictureStatus.DUPLICATE if digest in seen else status
+                seen.add(digest)
+            checked.append(_Picture(name, content if status is PictureStatus.OK else None, status))
+        return checked
+
+    def _drawn_for_training(self, pictures: list[_Picture], place: int) -> set[int]:
+        good = [i for i, picture in enumerate(pictures) if picture.status is PictureStatus.OK]
+        order = np.random.default_rng([self._seed, place]).permutation(good)
+        return {int(i) for i in order[: self._config.training_pictures]}
+
+    def _pairs(self, person: dict[str, Any], place: int, pictures: list[_Picture]) -> list[dict[str, Any]]:
+        return [
+            {
+                "key": f"person{place:05d}-{rank:05d}",
+                "identity": person["identity"],
+                "caption": pair_caption(person["name"], person["sex"], [self._seed, place, rank]),
+                "image": _for_training(picture.content or b""),
+            }
+            for rank, picture in enumerate(pictures)
+        ]
 
 
-def _read(file: UPath) -> tuple[bytes, PictureStatus]:
-    content = file.read_bytes()
-    return content, decode_picture(content)[1]
+def _identity(person: dict[str, Any]) -> dict[str, Any]:
+    return {key: person[key] for key in IDENTITIES.names} | {"aliases": person["aliases"] or None}
 
 
-def _mark_duplicates(read: list[tuple[bytes, PictureStatus]]) -> list[PictureStatus]:
-    """The pictures' statuses; one that shows exactly what an earlier one shows is a duplicate."""
-    seen: set[str] = set()
-    statuses = []
-    for content, status in read:
-        digest = pixel_digest(content)
-        statuses.append(PictureStatus.DUPLICATE if status is PictureStatus.OK and digest in seen else status)
-        seen.add(digest)
-    return statuses
+def _row(person: dict[str, Any], picture: _Picture) -> dict[str, Any]:
+    status = str(picture.status)
+    return {"identity": person["identity"], "picture": picture.name, "status": status, "image": picture.content}
 
 
 def _for_training(content: bytes) -> bytes:
@@ -94,10 +144,17 @@ def _for_training(content: bytes) -> bytes:
 
 STAGE = Stage(
     name="people",
-    version=1,
+    version=2,
     summary="read your own people's pictures",
     config=PeopleConfig,
-    inputs={"folder": Input("a sub-folder of pictures for each person", patterns=("*/*",))},
-    phases=(Phase("read", _folders, _Reader),),
+    inputs={
+        "people": Input(
+            "a folder of pictures for each person, FaceScrub, or a table (name; image, path, or tar and member)",
+            patterns=("*/*", "*/*/*", "*/*/*/*", "*.parquet"),
+        ),
+        "corrections": Input("names to correct: CSV (given, name)", patterns=("*.csv",), optional=True),
+    },
+    phases=(Phase("read", _blocks, _Reader),),
     tables=("identities", "pictures", "pairs"),
 )
+PANEL = replace(STAGE, name="panel", summary="read the pictures of a reference panel of other people")

@@ -1,8 +1,25 @@
 """Every stage that a study may name."""
 
-from pipelines import attack, evaluate, people, report, scan, select, shards, train, world
+from pipelines import (
+    attack,
+    evaluate,
+    evidence,
+    figures,
+    judge,
+    models,
+    people,
+    report,
+    scan,
+    select,
+    shards,
+    train,
+    world,
+)
 from pipelines.stage import Stage
 
-STAGES: dict[str, Stage] = {
-    module.STAGE.name: module.STAGE for module in (people, world, scan, select, shards, train, attack, evaluate, report)
-}
+ALL: tuple[Stage, ...] = (
+    *(people.STAGE, people.PANEL, models.STAGE),
+    *(world.STAGE, scan.STAGE, select.STAGE, shards.STAGE, train.STAGE),
+    *(attack.STAGE, judge.STAGE, evidence.STAGE, evaluate.STAGE, figures.STAGE, report.STAGE),
+)
+STAGES: dict[str, Stage] = {stage.name: stage for stage in ALL}

@@ -91,16 +91,17 @@ class _Writer:
         """The seals of every stage that this page rests on, each after those it was made from."""
         out, found = self._context.folder.parent, dict[str, Manifest]()
         for source in self._context.inputs.values():
-            _collect(out, source.source, found)
+            collect_seals(out, source.source, found)
         return list(found.values())
 
 
-def _collect(out: UPath, source: str, found: dict[str, Manifest]) -> None:
+def collect_seals(out: UPath, source: str, found: dict[str, Manifest]) -> None:
+    """Add the seal of the stage that `stage.table` names, after those of the stages that it was made from."""
     stage = source.partition(".")[0]
     manifest = None if stage in found else read_manifest(out / stage)
     if manifest is not None:
         for record in manifest.inputs.values():
-            _collect(out, record.source, found)
+            collect_seals(out, record.source, found)
         found.setdefault(stage, manifest)
 
 

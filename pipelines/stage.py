@@ -51,6 +51,11 @@ class ResolvedInput:
         """
         return pa.concat_tables([read_parquet(file, columns) for file in self.files])
 
+    def read_as(self, schema: pa.Schema) -> pa.Table:
+        """All rows as `schema`; a column that may be null need not be there."""
+        must = [field.name for field in schema if not field.nullable]
+        return pa.concat_tables([_read_as(file, schema, must) for file in self.files])
+
 
 @dataclass(frozen=True)
 class StageContext:
@@ -90,6 +95,17 @@ def read_parquet(file: UPath, columns: Iterable[str]) -> pa.Table:
         return parquet.read(wanted)
 
 
+def _read_as(file: UPath, schema: pa.Schema, must: list[str]) -> pa.Table:
+    with open_parquet(file) as parquet:
+        present = parquet.schema_arrow.names
+    may = [name for name in schema.names if name in present and name not in must]
+    table = read_parquet(file, [*must, *may])
+    for wanted in schema:
+        if wanted.name not in table.column_names:
+            table = table.append_column(wanted, pa.nulls(len(table), wanted.type))
+    return table.select(schema.names).cast(schema)
+
+
 class Worker(Protocol):
     """Turns a split into files; built once in each worker process, so that models are loaded once."""
 
@@ -106,6 +122,12 @@ class Phase:
     worker: Callable[[StageContext], Worker]
 
 
+def no_files(config: Any) -> Mapping[str, str]:
+    """What a stage names whose config names no files."""
+    del config
+    return {}
+
+
 @dataclass(frozen=True)
 class Stage:
     """A registration: the stage's name, its version (raised whenever its output changes), config, inputs, phases."""
@@ -118,6 +140,8 @@ class Stage:
     phases: tuple[Phase, ...]
     tables: tuple[str, ...]
     """The tables it writes, for `stage.table` references."""
+    named_files: Callable[[Any], Mapping[str, str]] = no_files
+    """Files that fields of its config name, such as checkpoints: they are inputs too, so that a change is noticed."""
 
 
 def once(context: StageContext) -> Iterable[Split]:

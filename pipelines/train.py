@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from cluster.torchrun import torchrun_argv, training_environment
 from idia_core.config import Resources, SeededConfig
 from idia_core.errors import InvalidInputError, TrainingError
-from idia_core.models import model_config
+from idia_core.model_reference import model_config
 from idia_core.shards import shard_path
 from idia_core.storage import is_local
 from idia_core.training import (
@@ -31,6 +31,7 @@ MODELS = pa.schema(
     [
         pa.field("model", pa.string(), nullable=False),
         pa.field("architecture", pa.string(), nullable=False),
+        pa.field("reference", pa.string(), nullable=False),  # architecture:checkpoint
         pa.field("images_per_member", pa.int64(), nullable=False),
         pa.field("checkpoint", pa.string(), nullable=False),  # relative to the stage's folder
         pa.field("sha256", pa.string(), nullable=False),
@@ -86,6 +87,7 @@ class _Trainer:
         row = {
             "model": name,
             "architecture": recipe.architecture,
+            "reference": f"{recipe.architecture}:checkpoints/{name}.pt",
             "images_per_member": split["images_per_member"],
             "checkpoint": f"checkpoints/{name}.pt",
             "sha256": out.files[0].sha256,
@@ -136,7 +138,7 @@ def _report(name: str, log: Path, epochs: int, out: SplitWriter) -> None:
 
 STAGE = Stage(
     name="train",
-    version=1,
+    version=2,
     summary="train a CLIP model for each set",
     config=TrainConfig,
     inputs={

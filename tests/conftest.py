@@ -1,6 +1,9 @@
 """Fixtures that several test files share."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +14,8 @@ ROOT = Path(__file__).parent.parent
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["IDIA_CACHE"] = tempfile.mkdtemp(prefix="idia-cache-")  # not the user's own
+atexit.register(shutil.rmtree, os.environ["IDIA_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

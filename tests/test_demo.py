@@ -71,7 +71,7 @@ def test_the_demo_runs_on_your_own_people(tmp_path: Path) -> None:
             Image.fromarray(draw_face(person, [77, place, i])).save(folder / f"{i}.{'png' if i % 2 else 'jpg'}")
         (folder / "broken.jpg").write_bytes(np.random.default_rng(place).bytes(500))
     run_demo(tmp_path / "out", "--people", str(tmp_path / "people"))
-    verdicts = pd.read_parquet(tmp_path / "out/attack/verdicts").set_index("identity")
+    verdicts = pd.read_parquet(tmp_path / "out/judge/verdicts").set_index("identity")
     roles = pd.read_parquet(tmp_path / "out/select/selection").set_index("identity")["role"]
     assert roles.value_counts().to_dict() == {"member": 3, "non_member": 3}
     assert (verdicts["images_failed"] == 1).all()

@@ -19,7 +19,16 @@ from idia_core.prompts import TEMPLATES
 
 IDIA = [sys.executable, "-c", "from jobs.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
-STAGES = ["world", "scan", "select", "shards", "train", "attack", "evaluate", "report"]
+STAGES = ["world", "scan", "select", "shards", "train", "attack", "judge", "evaluate", "figures", "report"]
+FIGURES = [
+    "baselines",
+    "fig04_attack_pictures",
+    "fig05_fig08_training_pictures",
+    "fig06_fig10_heat_maps",
+    "fig07_confusion_matrices",
+    "fig09_occurrences",
+    "roc",
+]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +88,7 @@ def test_the_votes_are_complete_and_the_verdicts_follow_from_them(out: Path) -> 
     """One vote for every model, picture and template; S recounted with pandas equals the table's."""
     votes = pd.read_parquet(out / "attack/votes")
     names = pd.read_parquet(out / "attack/names")
-    verdicts = pd.read_parquet(out / "attack/verdicts")
+    verdicts = pd.read_parquet(out / "judge/verdicts")
     assert len(votes) == 2 * 6 * 3 * len(TEMPLATES)
     assert not votes.duplicated(["model", "identity", "image", "template"]).any()
     assert set(votes["predicted"]) <= set(names["name"])
@@ -100,6 +109,22 @@ def test_the_metrics_count_everybody_once_a_draw(out: Path) -> None:
     assert everybody.groupby(["model", "images"]).size().to_dict() == {
         (model, images): 20 for model in ("K001", "K005") for images in (1, 3)
     }
+
+
+def test_every_figure_is_there_as_png_and_pdf_with_the_numbers_behind_it(out: Path) -> None:
+    """The pictures decode and the tables have rows; what is drawn of the rates is what `evaluate` wrote."""
+    files = sorted((out / "figures/figures").iterdir())
+    assert sorted({file.stem for file in files}) == FIGURES
+    assert [file.suffix for file in files] == [".parquet", ".pdf", ".png"] * len(FIGURES)
+    for file in files:
+        if file.suffix == ".png":
+            assert min(Image.open(file).convert("RGB").size) > 200
+        if file.suffix == ".pdf":
+            assert file.read_bytes().startswith(b"%PDF-")
+    rates = pl.read_parquet(out / "evaluate/rates/*.parquet").filter(group="all").sort("model", "images")
+    shown = pl.read_parquet(out / "figures/figures/fig04_attack_pictures.parquet")
+    assert shown.sort("model", "images")["tpr_mean"].to_list() == rates["tpr_mean"].to_list()
+    assert all(pl.read_parquet(file).height for file in files if file.suffix == ".parquet")
 
 
 def test_the_page_shows_everybody_and_asks_the_network_for_nothing(out: Path) -> None:

@@ -2,9 +2,7 @@
 
 import hashlib
 import random
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,18 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from idia_core.synthetic import plant_captions
+from tests.kills import IDIA, ROOT, SECONDS_TO_DIE, at_work, kill_driver
 
 pytestmark = pytest.mark.slow
-IDIA = [sys.executable, "-c", "from jobs.cli import main; main()"]
-ROOT = Path(__file__).parent.parent
 NAMES = ("Jon Hamm", "Johannes B. Kerner", "Zoë Zeta-Jones", "Sting", "Ann Lee")
 SLOW_NAME = "Ann (Lee|Mai)"
 """Its special characters have it tried on every caption, so that a split takes long enough to be killed in."""
 FILES, ROWS = 24, 100_000
 WORKER_KILLS, DRIVER_KILLS = 6, 3
-SECONDS_TO_DIE, SECONDS_TO_WAIT = 20, 120
-AT_WORK = "ray::_run_split"
-"""How Ray calls a process while it does a split."""
+SECONDS_TO_WAIT = 120
 
 
 @pytest.fixture(scope="module")
@@ -88,18 +83,6 @@ def wait_for_split(driver: subprocess.Popen[bytes], out: Path, done: int) -> boo
     return driver.poll() is None
 
 
-def at_work(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Those processes of this run, and of no other one, that are doing a split."""
-    found = []
-    for process in psutil.Process(driver.pid).children(recursive=True):
-        try:
-            if process.cmdline()[:1] == [AT_WORK]:
-                found.append(process)
-        except psutil.Error:  # it ended meanwhile
-            continue
-    return found
-
-
 def kill_workers(driver: subprocess.Popen[bytes], out: Path, kills: int, rng: random.Random) -> int:
     """Kill that many workers, each some moment after one was seen at work; returns how many died by it.
 
@@ -114,14 +97,6 @@ def kill_workers(driver: subprocess.Popen[bytes], out: Path, kills: int, rng: ra
             psutil.wait_procs([victim], timeout=SECONDS_TO_DIE)
             died += 1
     return died
-
-
-def kill_driver(driver: subprocess.Popen[bytes]) -> None:
-    """Kill the driver, and see all that it started end."""
-    children = psutil.Process(driver.pid).children(recursive=True)
-    driver.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(children, timeout=SECONDS_TO_DIE)
-    assert not alive, f"still running after their driver was killed: {alive}"
 
 
 @pytest.fixture(scope="module")

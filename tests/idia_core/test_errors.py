@@ -18,6 +18,7 @@ TREE = {
     "InvalidInputError": "InputError",
     "DuplicateNameError": "InvalidInputError",
     "LeakageError": "InvalidInputError",
+    "BudgetError": "IdiaError",
     "BusyError": "IdiaError",
     "SealError": "IdiaError",
     "WorkerLostError": "IdiaError",

@@ -10,15 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from idia_core.errors import InvalidInputError
 from idia_core.evaluation import (
     METRICS,
     OUTCOMES,
+    WINS,
+    VoteGrid,
     confusion,
+    draw_outcomes,
     draw_pictures,
     evaluate_identity,
+    margins,
     picture_counts,
     rates,
     scores,
+    template_wins,
+    vote_grid,
 )
 
 
@@ -80,47 +87,127 @@ def test_scores_of_ties() -> None:
     assert scores(predicted_PN, 9, chosen_RP).tolist() == [0, 0, 1, 0, 0]
 
 
+def test_scores_leave_out_what_was_not_answered() -> None:
+    """A picture without an answer to a template has no vote there, and a template without any has no majority."""
+    predicted_PN = np.array([[7, -1, -1], [-1, -1, 9], [9, -1, 9]])
+    chosen_RP = np.array([[1, 1, 1], [1, 1, 0], [0, 1, 1]])
+    assert scores(predicted_PN, 7, chosen_RP).tolist() == [0, 1, 0]
+    assert scores(predicted_PN, 9, chosen_RP).tolist() == [1, 1, 2]
+    assert scores(predicted_PN, -1, chosen_RP).tolist() == [0, 0, 0]
+
+
+def test_margins_are_the_lead_over_the_next_name() -> None:
+    """A margin is positive for the only leader, nought for a tie, and negative for those behind."""
+    predicted_PN = np.array([[1, 2], [1, 2], [1, 5], [5, 5]])
+    everything_RP = np.ones((1, 4), np.int64)
+    assert {name: margins(predicted_PN, name, everything_RP).tolist() for name in (1, 2, 5, 9)} == {
+        1: [[2, -2]],
+        2: [[-3, 0]],
+        5: [[-2, 0]],
+        9: [[-3, -2]],
+    }
+
+
 ANSWERS = {"1.jpg": ["Ann", "Bob"], "2.jpg": ["Ann", "Ann"], "3.jpg": ["Cyd Önal", "Ann"]}
-VOTES = pl.DataFrame(
-    [
-        {"image": image, "template": template, "predicted": name}
-        for image, names in ANSWERS.items()
-        for template, name in zip(("a {0}", "the {0}"), names, strict=True)
+TEMPLATES = ("a {0}", "the {0}")
+
+
+def _votes(answers: dict[str, list[str]], identity: str = "ann") -> list[dict[str, str]]:
+    return [
+        {"identity": identity, "image": image, "template": template, "predicted": name}
+        for image, names in answers.items()
+        for template, name in zip(TEMPLATES, names, strict=True)
     ]
-)
+
+
+VOTES = pl.DataFrame([*_votes(ANSWERS), *_votes({"1.jpg": ["Bob", "Bob"]}, "bob")])
+SHUFFLED = VOTES.sample(fraction=1, shuffle=True, seed=4)
+
+
+def _read(grid: VoteGrid) -> dict[str, list[list[str | None]]]:
+    """The grid's names, spelt out."""
+    names = {place: name for name, place in grid.names.items()}
+    return {person: [[names.get(v) for v in row] for row in rows.tolist()] for person, rows in grid.people.items()}
+
+
+@pytest.mark.parametrize("votes", [VOTES, VOTES.reverse(), SHUFFLED])
+def test_vote_grid_is_sorted_whatever_the_order_of_the_rows(votes: pl.DataFrame) -> None:
+    """Pictures are rows and templates columns, each in order, and the numbers stand for the names voted for."""
+    grid = vote_grid("m", votes)
+    assert (grid.model, grid.templates) == ("m", list(TEMPLATES))
+    assert _read(grid) == {"ann": list(ANSWERS.values()), "bob": [["Bob", "Bob"]]}
+
+
+def test_vote_grid_of_some_answers_and_of_none() -> None:
+    """What a picture has not answered is -1, and without votes there is nobody."""
+    partial = VOTES.filter((pl.col("image") != "2.jpg") | (pl.col("template") == "a {0}"))
+    assert _read(vote_grid("m", partial))["ann"] == [["Ann", "Bob"], ["Ann", None], ["Cyd Önal", "Ann"]]
+    assert vote_grid("m", VOTES.clear()).people == {}
+
+
+def test_vote_grid_refuses_a_second_answer() -> None:
+    """A picture that answers a template twice would count double."""
+    with pytest.raises(InvalidInputError, match="twice"):
+        vote_grid("m", pl.concat([VOTES, VOTES.head(1)]))
+
+
+def _evaluated(name: str, counts: list[int], draws: int, seed: list[int]) -> list[list[int]]:
+    grid = vote_grid("m", VOTES)
+    return evaluate_identity(grid.people["ann"], grid.names.get(name, -1), counts, draws, seed).tolist()
 
 
 def test_evaluate_identity_tries_every_count_there_is() -> None:
     """Each count up to the number of pictures has all its draws; a larger one is left out."""
-    rows = evaluate_identity(VOTES, "Ann", [1, 3, 5, 30], 4, [0, 0])
-    assert [row[:2] for row in rows] == [(count, draw) for count in (1, 3) for draw in range(4)]
+    rows = _evaluated("Ann", [1, 3, 5, 30], 4, [0, 0])
+    assert [row[:2] for row in rows] == [[count, draw] for count in (1, 3) for draw in range(4)]
     assert {score for count, _, score in rows if count == 3} == {2}
     assert {score for count, _, score in rows if count == 1} <= {1, 2}
+    assert _evaluated("Ann", [5, 30], 4, [0, 0]) == []
 
 
 @pytest.mark.parametrize("name", ["Ann", "Bob", "Cyd Önal", "Nobody", ""])
 def test_evaluate_identity_scores_by_the_rule(name: str) -> None:
     """With a single picture a draw's score is that picture's own, and all pictures come up."""
     singles = {_score_by_hand([names], name) for names in ANSWERS.values()}
-    assert {score for _, _, score in evaluate_identity(VOTES, name, [1], 60, [3])} == singles
+    assert {score for _, _, score in _evaluated(name, [1], 60, [3])} == singles
     everything = _score_by_hand(list(ANSWERS.values()), name)
-    assert {score for _, _, score in evaluate_identity(VOTES, name, [3], 5, [3])} == {everything}
+    assert {score for _, _, score in _evaluated(name, [3], 5, [3])} == {everything}
 
 
 def test_evaluate_identity_is_a_function_of_votes_and_seed() -> None:
-    """The order of the votes does not matter, nor which other counts are tried; another seed draws others."""
-    many = pl.DataFrame(
-        [
-            {"image": f"{i:02d}", "template": str(t), "predicted": "Ann" if (i * 7 + t * 3) % 5 < 2 else "Bob"}
-            for i in range(20)
-            for t in range(6)
-        ]
-    )
-    first = evaluate_identity(many, "Ann", [3, 7], 30, [1, 2])
-    assert evaluate_identity(many.sample(fraction=1, shuffle=True, seed=4), "Ann", [3, 7], 30, [1, 2]) == first
-    assert evaluate_identity(many, "Ann", [7], 30, [1, 2]) == first[30:]
-    assert evaluate_identity(many, "Ann", [3, 7], 30, [1, 3]) != first
-    assert evaluate_identity(many, "Ann", [3, 7], 30, [2, 2]) != first
+    """Which other counts are tried does not matter; another seed draws others."""
+    predicted_PN = np.array([[0 if (i * 7 + t * 3) % 5 < 2 else 1 for t in range(6)] for i in range(20)])
+    first = evaluate_identity(predicted_PN, 0, [3, 7], 30, [1, 2]).tolist()
+    assert evaluate_identity(predicted_PN, 0, [3, 7], 30, [1, 2]).tolist() == first
+    assert evaluate_identity(predicted_PN, 0, [7], 30, [1, 2]).tolist() == first[30:]
+    assert evaluate_identity(predicted_PN, 0, [3, 7], 30, [1, 3]).tolist() != first
+    assert evaluate_identity(predicted_PN, 0, [3, 7], 30, [2, 2]).tolist() != first
+
+
+def test_outcomes_are_each_persons_own() -> None:
+    """Everybody with votes has a row for each count and draw, seeded with the place among the people."""
+    grid = vote_grid("m", SHUFFLED)
+    people = [("bob", "Bob"), ("nobody", "No Body"), ("ann", "Ann")]
+    table = draw_outcomes(grid, people, [1, 3], 4, 9)
+    assert table.schema == OUTCOMES
+    expected = [["m", "bob", 1, draw, 2] for draw in range(4)]
+    expected += [["m", "ann", *row] for row in _evaluated("Ann", [1, 3], 4, [9, 2])]
+    assert [list(row.values()) for row in table.to_pylist()] == expected
+    assert draw_outcomes(grid, [("nobody", "No Body")], [1], 4, 9).to_pylist() == []
+
+
+def test_template_wins_by_hand() -> None:
+    """For every person and template: the pictures, the votes for the real name, and whether it alone has the most."""
+    answers = {"1.jpg": ["Ann", "Ann"], "2.jpg": ["Ann", "Bob"], "3.jpg": ["Cyd", "Cyd"], "4.jpg": ["Cyd", "Ann"]}
+    votes = pl.DataFrame([*_votes(answers), *_votes({"1.jpg": ["Cyd", "Ann"]}, "zoe")])
+    table = template_wins(vote_grid("m", votes), [("zoe", "Zoe"), ("gone", "Ann"), ("ann", "Ann")])
+    assert table.schema == WINS
+    assert [tuple(row.values()) for row in table.to_pylist()] == [
+        ("m", "zoe", "a {0}", 1, 0, False),
+        ("m", "zoe", "the {0}", 1, 0, False),
+        ("m", "ann", "a {0}", 4, 2, False),
+        ("m", "ann", "the {0}", 4, 2, True),
+    ]
 
 
 PEOPLE = pa.table(

@@ -20,8 +20,8 @@ from idia_core.figures import (
     rates_over_draws,
     to_png,
     to_svg,
-    wilson_interval,
 )
+from idia_core.statistics import wilson_interval
 
 MODELS = [
     ModelCounts("K001", "vit", 1, Counts(tp=2, fn=22, fp=0, tn=24)),
@@ -39,22 +39,6 @@ def metrics(*rows: tuple[str, str, int, int, int, int, int, int]) -> pa.Table:
     """A metrics table with the given rows."""
     names = ("model", "group", "images", "draw", "tp", "fn", "fp", "tn")
     return pa.table({name: [row[place] for row in rows] for place, name in enumerate(names)})
-
-
-@pytest.mark.parametrize(
-    ("hits", "total", "low", "high"),
-    [
-        (0, 10, 0.0, 0.2775),  # Newcombe 1998, table I, and R's prop.test without correction
-        (1, 29, 0.0061, 0.1718),
-        (15, 148, 0.0624, 0.1605),
-        (81, 263, 0.2553, 0.3662),
-        (24, 24, 0.8620, 1.0),
-        (0, 0, 0.0, 1.0),
-    ],
-)
-def test_wilson_interval_equals_published_values(hits: int, total: int, low: float, high: float) -> None:
-    """The 95% interval equals the values in the literature, and nothing is known of no one."""
-    assert wilson_interval(hits, total) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_counts_give_rates_and_nan_where_there_is_no_one() -> None:

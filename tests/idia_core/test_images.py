@@ -160,6 +160,32 @@ def test_of_several_frames_the_first_counts(kind: str) -> None:
     np.testing.assert_array_equal(_decoded(content), np.full((3, 4, 3), (255, 0, 0)))
 
 
+@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+def test_later_frames_are_never_decoded(kind: str) -> None:
+    """Frames after the first may be huge or damaged: nobody looks at them."""
+    first = Image.new("RGB", (40, 30), "red")
+    others = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (30, 40, 3), np.uint8)) for i in range(9)]
+    whole = _encoded(first, kind, save_all=True, append_images=others)
+    damaged = whole[: len(whole) // 2] + bytes(len(whole) // 4)
+    np.testing.assert_array_equal(_decoded(damaged), np.full((30, 40, 3), (255, 0, 0)))
+
+
+def test_a_gif_whose_first_frame_is_larger_than_it_says_is_refused() -> None:
+    """A GIF's frames have sizes of their own, beside that of the whole: the larger one counts."""
+    content = bytearray(_encoded(Image.new("P", (60, 50)), "GIF"))
+    content[6:10] = struct.pack("<HH", 1, 1)
+    assert decode_picture(bytes(content), max_pixels=3_000)[1] is PictureStatus.OK
+    assert decode_picture(bytes(content), max_pixels=2_999) == (None, PictureStatus.TOO_LARGE)
+
+
+def test_cmyk_jpeg_is_read_as_adobe_writes_it() -> None:
+    """Four-colour JPEGs store ink inverted, as Adobe's marker says: red ink is red, no ink is white."""
+    for ink, colour in (((0, 255, 255, 0), (255, 0, 0)), ((0, 0, 0, 0), (255, 255, 255))):
+        content = _encoded(Image.new("CMYK", (16, 16), ink), "JPEG", quality=95)
+        assert b"Adobe" in content
+        np.testing.assert_allclose(_decoded(content), np.full((16, 16, 3), colour), atol=3)
+
+
 def test_one_pixel() -> None:
     """The smallest picture is a picture."""
     assert _decoded(_encoded(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG")).tolist() == [[[1, 2, 3]]]
@@ -174,13 +200,20 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\ns
     [
         (b"", PictureStatus.EMPTY),
         (b"\0", PictureStatus.BROKEN),
-        (b"<html>not found</html>", PictureStatus.BROKEN),
+        (b"<html>this page is truncated</html>", PictureStatus.BROKEN),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', PictureStatus.BROKEN),
         (POSTSCRIPT, PictureStatus.BROKEN),
-        (JPEG[: len(JPEG) // 2], PictureStatus.BROKEN),
         (JPEG[:20], PictureStatus.BROKEN),
-        (_png_header(4, 4), PictureStatus.BROKEN),
-        (_encoded(PIXELS, "AVIF")[:-20], PictureStatus.BROKEN),
+        (b"\xff\xd8\xff" + b"\0" * 500, PictureStatus.BROKEN),
+        (_encoded(PIXELS, "WEBP")[:12] + b"\0" * 500, PictureStatus.BROKEN),
+        (JPEG[: len(JPEG) // 2], PictureStatus.TRUNCATED),
+        (JPEG[:-2], PictureStatus.TRUNCATED),
+        (_png_header(4, 4), PictureStatus.TRUNCATED),
+        (_encoded(PIXELS, "PNG")[:50], PictureStatus.TRUNCATED),
+        (_encoded(PIXELS, "WEBP")[:-2], PictureStatus.TRUNCATED),
+        (_encoded(PIXELS, "TIFF")[:-20], PictureStatus.TRUNCATED),
+        (_encoded(PIXELS, "BMP")[:-20], PictureStatus.TRUNCATED),
+        (_encoded(PIXELS, "AVIF")[:-20], PictureStatus.TRUNCATED),
     ],
 )
 def test_what_cannot_be_decoded_has_a_reason(content: bytes, status: PictureStatus) -> None:
@@ -206,9 +239,9 @@ def test_damaged_bytes_are_broken_never_an_exception(kind: str) -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (8_001, 8_000), (1, MAX_PIXELS + 1)])
 def test_a_decompression_bomb_is_refused_undecoded(width: int, height: int) -> None:
-    """What says that it is too large is refused by its header alone; the same file with less to say is just broken."""
+    """What says that it is too large is refused by its header alone; the same file with less to say is just cut off."""
     assert decode_picture(_png_header(width, height)) == (None, PictureStatus.TOO_LARGE)
-    assert decode_picture(_png_header(8_000, 8_000))[1] is PictureStatus.BROKEN
+    assert decode_picture(_png_header(8_000, 8_000))[1] is PictureStatus.TRUNCATED
 
 
 def test_the_limit_can_be_lowered() -> None:

@@ -1,4 +1,4 @@
-"""Checking names, and inventing candidates."""
+"""Reading, checking and inventing names."""
 
 import hashlib
 import subprocess
@@ -9,14 +9,13 @@ import pytest
 
 from idia_core.errors import DuplicateNameError, InvalidInputError
 from idia_core.names import (
-    CANDIDATE_NAMES,
     FIRST_NAMES,
     LAST_NAMES,
-    candidate_names,
     check_names,
     invent_names,
     name_from_folder,
     name_key,
+    tidy_name,
 )
 
 
@@ -37,6 +36,12 @@ def test_check_names_finds_one_name_in_two_spellings(other: str) -> None:
     assert repr(other) in caught.value.what
 
 
+def test_check_names_says_both_places() -> None:
+    """Where places are given, the error shows where the name is for the first and for the second time."""
+    with pytest.raises(DuplicateNameError, match=r"\(a\.csv, row 1 and b\.csv, row 9\)"):
+        check_names(["Jon Hamm", "Sting", "JON HAMM"], ["a.csv, row 1", "a.csv, row 2", "b.csv, row 9"])
+
+
 @pytest.mark.parametrize("blank", ["", " ", "\t\u00a0\n"])
 def test_check_names_refuses_a_blank(blank: str) -> None:
     """A blank name is an error that says which."""
@@ -48,6 +53,7 @@ def test_name_from_folder() -> None:
     """Underscores are spaces, and decomposed letters (as macOS stores them) are composed."""
     assert name_from_folder("Jon_Hamm") == "Jon Hamm"
     assert name_from_folder("Johannes_B._Kerner") == "Johannes B. Kerner"
+    assert tidy_name(" Jon\t Hamm_\u00a0") == "Jon Hamm_"
     assert name_from_folder(unicodedata.normalize("NFD", "Jörg_Zeta-Jones")) == "Jörg Zeta-Jones"
 
 
@@ -89,36 +95,29 @@ def test_inventing_more_than_there_are_is_an_error() -> None:
         invent_names(possible + 1, seed=0, sexes="M")
 
 
-def test_candidates_hold_every_tested_name_and_fill_up_equally() -> None:
-    """1,000 candidates: every tested name once, as many invented women as men, all different."""
-    tested = [*invent_names(46, seed=7), "Jon Hamm", "Zoë Ball"]
-    table = candidate_names(tested, total=1000, seed=7)
-    assert table.schema == CANDIDATE_NAMES
-    rows = table.to_pylist()
-    assert sorted(row["name"] for row in rows if row["tested"]) == sorted(tested)
-    assert [row["sex"] for row in rows if row["tested"]] == [None] * 48
-    assert [sum(row["sex"] == sex for row in rows) for sex in "FM"] == [476, 476]
-    assert len({name_key(row["name"]) for row in rows}) == 1000
-    assert not all(row["tested"] for row in rows[:48])
+def test_inventing_from_other_lists_takes_every_pair_once() -> None:
+    """All pairs of lists of 2 x 3 names come, each once; a seventh cannot be invented."""
+    lists = {"F": (("Ada", "Ida"), ("Lee", "Ray", "Moss")), "M": (("Bob",), ("Ball",))}
+    names = invent_names(6, seed=3, sexes="F", lists=lists)
+    assert sorted(names) == ["Ada Lee", "Ada Moss", "Ada Ray", "Ida Lee", "Ida Moss", "Ida Ray"]
+    with pytest.raises(
+        InvalidInputError, match=r"only 6 of 7 names can be invented\. Ask for fewer names, or give long"
+    ):
+        invent_names(7, seed=3, sexes="F", lists=lists)
 
 
-def test_candidates_are_a_function_of_the_seed() -> None:
-    """The same seed gives the same table, another seed another one."""
-    assert candidate_names(["Jon Hamm"], 50, seed=1) == candidate_names(["Jon Hamm"], 50, seed=1)
-    assert candidate_names(["Jon Hamm"], 50, seed=1) != candidate_names(["Jon Hamm"], 50, seed=2)
-
-
-def test_more_tested_names_than_candidates_is_an_error() -> None:
-    """The error says how many are needed."""
-    with pytest.raises(InvalidInputError, match="at least 3 candidate"):
-        candidate_names(["A B", "C D", "E F"], total=2, seed=0)
-    assert candidate_names(["A B", "C D"], total=2, seed=0)["tested"].to_pylist() == [True, True]
+def test_a_name_to_avoid_leaves_the_others_as_they_are() -> None:
+    """Avoiding some names takes exactly those out, and puts the next ones in."""
+    names = invent_names(200, seed=4)
+    others = invent_names(200, seed=4, avoid=[names[0], names[77]])
+    assert set(names) - set(others) == {names[0], names[77]}
+    assert set(others) - set(names) <= set(invent_names(204, seed=4)[200:])
 
 
 def test_importing_is_light() -> None:
     """The text side loads neither ray nor torch nor pandas."""
     code = (
-        "import sys, idia_core.names, idia_core.prompts, idia_core.captions, idia_core.synthetic;"
+        "import sys, idia_core.candidates, idia_core.prompts, idia_core.captions, idia_core.synthetic;"
         "print({'ray', 'torch', 'open_clip', 'pandas'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 def read_people(folder: Path) -> list[str]:
     """The command that reads a people folder into `folder`/../out."""
     out = folder.parent / "out"
-    inputs = ["--set", f"people.inputs.folder={folder}", "--set", f"out={out}"]
+    inputs = ["--set", f"people.inputs.people={folder}", "--set", f"out={out}"]
     return ["run", "own_people.yaml", "people", *inputs, "--set", "people.training_pictures=1"]
 
 
@@ -56,7 +56,9 @@ def test_wrong_words_are_a_usage_error() -> None:
     assert CliRunner().invoke(app, ["run", "demo.yaml", "--fast"]).exit_code == 2
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["status"], ["path"], ["demo"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["status"], ["path"], ["names"], ["demo"], ["audit"], ["judge"], ["serve-model"]]
+)
 def test_help_has_an_example(command: list[str]) -> None:
     """`--help` of every command says what it does and how it is typed."""
     text = CliRunner().invoke(app, [*command, "--help"]).output
@@ -89,23 +91,23 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path: Path) -> Non
 
 def test_path_prints_where_a_table_lies(tmp_path: Path) -> None:
     """The folder is printed alone, for use in a shell; an unknown table is a usage error."""
-    result = CliRunner().invoke(app, ["path", "demo.yaml", "attack.verdicts", "--set", f"out={tmp_path}"])
-    assert result.output.strip() == str(tmp_path / "attack" / "verdicts")
-    assert isinstance(refused("path", "demo.yaml", "attack.verdict"), UsageError)
+    result = CliRunner().invoke(app, ["path", "demo.yaml", "judge.verdicts", "--set", f"out={tmp_path}"])
+    assert result.output.strip() == str(tmp_path / "judge" / "verdicts")
+    assert isinstance(refused("path", "demo.yaml", "judge.verdict"), UsageError)
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_people_folder_is_read_and_a_broken_picture_counted(folder: Path) -> None:
-    """Good pictures are dealt out; a broken, an empty and a repeated one are rows with their reason."""
+    """Good pictures are dealt out; a truncated, an empty and a repeated one are rows with their reason."""
     (folder / "Ada_Lovelace" / "cut.jpg").write_bytes((folder / "Ada_Lovelace" / "0.jpg").read_bytes()[:200])
     (folder / "Ada_Lovelace" / "empty.jpg").touch()
     (folder / "Ada_Lovelace" / "same.jpg").write_bytes((folder / "Ada_Lovelace" / "1.jpg").read_bytes())
     result = CliRunner().invoke(app, read_people(folder))
     assert result.exit_code == 0, result.exception
-    assert "7 in, 4 kept, 1 broken, 1 duplicate, 1 empty" in result.stderr
+    assert "7 in, 4 kept, 1 duplicate, 1 empty, 1 truncated" in result.stderr
     pictures = pq.read_table(folder.parent / "out/people/pictures").to_pylist()
     statuses = {(row["identity"], row["picture"]): row["status"] for row in pictures}
-    assert statuses["Ada Lovelace", "cut.jpg"] == "broken"
+    assert statuses["Ada Lovelace", "cut.jpg"] == "truncated"
     assert statuses["Ada Lovelace", "empty.jpg"] == "empty"
     assert statuses["Ada Lovelace", "same.jpg"] == "duplicate"
     pairs = pq.read_table(folder.parent / "out/people/pairs").to_pylist()
@@ -120,7 +122,7 @@ def test_an_empty_people_folder_is_missing_input(tmp_path: Path) -> None:
     (tmp_path / "people").mkdir()
     error = refused(*read_people(tmp_path / "people"))
     assert isinstance(error, MissingInputError)
-    assert "(stage people, input folder)" in str(error)
+    assert "(stage people, input people)" in str(error)
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -213,7 +213,8 @@ def test_inputs_of_stages_that_were_not_asked_for_may_be_missing(study: Study, t
     longer = study.model_copy(update={"stages": study.stages | {"select": later}})
     with pytest.raises(MissingInputError, match=r"nowhere\.parquet.*stage select"):
         run_study(longer, QUIET)
-    for only in (["scan"], ["world", "scan"]):
+    assert not (tmp_path / "out/world").exists()  # it was said before anything ran
+    for only in (["world", "scan"], ["scan"]):
         assert list(plan_study(longer, only)) == ["world", "scan"]
         assert {name: plan.state for name, plan in run_study(longer, QUIET, only).items()} == {
             "world": State.DONE,
@@ -221,3 +222,71 @@ def test_inputs_of_stages_that_were_not_asked_for_may_be_missing(study: Study, t
         }
     with pytest.raises(MissingInputError, match="stage select"):
         plan_study(longer)
+
+
+def test_a_file_that_the_config_names_is_an_input(tmp_path: Path) -> None:
+    """A checkpoint that was changed makes its stage another one; the manifest holds it among the inputs."""
+    weights = tmp_path / "m.pt"
+    weights.write_bytes(b"first weights")
+    reference = f"idia-rn-tiny:{weights}"
+    study = Study.model_validate(
+        {"name": "s", "out": str(tmp_path / "out"), "stages": {"models": {"models": [reference]}}}
+    )
+    assert run_study(study, QUIET)["models"].state is State.DONE
+    assert plan_study(study)["models"].state is State.DONE
+    record = json.loads((tmp_path / "out/models/manifest.json").read_text())["inputs"]["models.idia-rn-tiny_m.0"]
+    assert (record["source"], record["files"]) == (str(weights), 1)
+    weights.write_bytes(b"other weights than those")
+    assert plan_study(study)["models"].state is State.CHANGED
+    run_study(study, QUIET)
+    [sha256] = pq.read_table(tmp_path / "out/models/models")["sha256"].to_pylist()
+    assert sha256 == hashlib.sha256(b"other weights than those").hexdigest()
+    weights.unlink()
+    with pytest.raises(MissingInputError, match=r"no checkpoint at '.*m\.pt' \(model idia-rn-tiny\)"):
+        plan_study(study)
+
+
+@pytest.mark.parametrize("name", ["yob1990.txt", "lists/yob1990.txt"])
+def test_a_missing_file_that_the_config_names_says_the_field(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message has the file, the stage and the field, also where the file's name looks like a stage's table."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.parquet").touch()
+    inputs = dict.fromkeys(("models", "identities", "pictures"), str(tmp_path / "x.parquet"))
+    fields = {"inputs": inputs, "names": {"first_names": name, "last_names": str(tmp_path / "x.parquet")}}
+    study = Study.model_validate({"name": "s", "out": str(tmp_path / "out"), "stages": {"attack": fields}})
+    with pytest.raises(MissingInputError) as caught:
+        plan_study(study)
+    assert str(caught.value) == f"no file matches '{name}' (stage attack, names.first_names). Check the path."
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    assert plan_study(study)["attack"].state is State.TO_DO
+
+
+def test_a_source_without_a_dot_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`people: people` is the folder of that name, not the stage itself, nor a stage that is waited for."""
+    monkeypatch.chdir(tmp_path)
+    inputs = {"inputs": {"people": "people"}}
+    study = Study.model_validate({"name": "s", "out": str(tmp_path / "out"), "stages": {"people": inputs}})
+    with pytest.raises(MissingInputError, match=r"no file matches 'people' \(stage people, input people\)\. Check the"):
+        plan_study(study)
+    (tmp_path / "people/Ada_Lovelace").mkdir(parents=True)
+    (tmp_path / "people/Ada_Lovelace/0.jpg").write_bytes(b"no picture")
+    (tmp_path / "world").mkdir()
+    (tmp_path / "world/captions.parquet").touch()
+    plan = plan_study(study)["people"]
+    assert plan.state is State.TO_DO
+    assert plan.inputs is not None
+    assert [file.name for file in plan.inputs["people"].files] == ["0.jpg"]
+    by_path = {"inputs": {"captions": "world", "identities": "world"}}
+    both = study.model_copy(update={"stages": {"world": {}, "scan": by_path}})
+    assert plan_study(both)["scan"].state is State.TO_DO  # it does not wait for `world`
+
+
+def test_gpus_that_this_machine_lacks_are_not_waited_for(study: Study) -> None:
+    """A stage whose workers want more GPUs than there are is an error at once."""
+    greedy = study.stages["world"] | {"resources": {"gpus": 99}}
+    asking = study.model_copy(update={"stages": {"world": greedy}})
+    with pytest.raises(UsageError, match="every worker wants 99 GPUs"):
+        run_study(asking, QUIET)
