@@ -20,8 +20,11 @@ from idia_core.names import (
 
 
 def test_check_names_accepts_different_names() -> None:
-    """Names that differ in more than case, spaces and composition pass."""
-    check_names(["Jon Hamm", "Jon Hammond", "Jörg", "Jorg"])
+    """Names that differ in more than case, spaces and composition pass; one more that differs in case does not."""
+    different = ["Jon Hamm", "Jon Hammond", "Jörg", "Jorg"]
+    check_names(different)
+    with pytest.raises(DuplicateNameError, match="name number 5"):
+        check_names([*different, "JÖRG"])
 
 
 @pytest.mark.parametrize(
