@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cluster.torchrun import die_with_parent
 
@@ -47,12 +47,29 @@ def make_repeatable(threads: int) -> None:
 
 
 def shuffle_from_seed(seed: int) -> None:
-    """Replaces webdataset's shuffle, which open_clip calls by that name, by open_clip's own seeded one."""
-    import webdataset  # noqa: PLC0415
-    from open_clip_train.data import detshuffle2  # noqa: PLC0415
+    """Has open_clip's loader shuffle the pairs of a shard slice from `seed` plus the epoch, as it does the shards.
 
-    # Each run of the stage is one epoch, and counts itself; each rank has shards of its own, so they may share a seed.
-    webdataset.shuffle = functools.partial(detshuffle2, seed=seed)
+    idia_core/exposure.py computes what a loader shows from that. A run resumed at an epoch shows the same as one that
+    was never interrupted. Every rank and worker has shards of its own, so they may share a seed.
+    """
+    import open_clip_train.data  # noqa: PLC0415
+    import webdataset  # noqa: PLC0415
+
+    class NewestEpoch(open_clip_train.data.SharedEpoch):  # type: ignore[misc]  # open_clip has no types
+        """The epoch that the main process tells the workers; open_clip makes one a loader, before the shuffle."""
+
+        newest: ClassVar[Any] = None
+
+        def __init__(self, epoch: int = 0) -> None:
+            super().__init__(epoch)
+            NewestEpoch.newest = self
+
+    def shuffle(bufsize: int, initial: int) -> Any:
+        """In place of webdataset's, which open_clip calls by this name and which takes its seed from the clock."""
+        return open_clip_train.data.detshuffle2(bufsize, initial, seed, NewestEpoch.newest)
+
+    open_clip_train.data.SharedEpoch = NewestEpoch
+    webdataset.shuffle = shuffle
 
 
 def data_parallel_without_device_ids() -> None:

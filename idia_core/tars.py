@@ -1,0 +1,243 @@
+"""Tars of picture-caption pairs: their samples listed without extracting anything, and written byte by byte alike."""
+
+import io
+import mmap
+import os
+import re
+from types import TracebackType
+from typing import IO, NamedTuple, Self
+
+import numpy as np
+
+from idia_core.errors import InvalidInputError
+from idia_core.sample_status import SampleStatus
+from idia_core.tar_headers import BLOCK, FILE_COLUMNS, NAME_BYTES, PREFIX_BYTES, Bytes, End, Integers, Verdict, walk
+from idia_core.tar_samples import (
+    CAPTION_AT,
+    CAPTION_BYTES,
+    LONGEST_KEY,
+    LONGEST_NAME,
+    NAMED_COLUMNS,
+    PICTURE,
+    PICTURE_AT,
+    PICTURE_BYTES,
+    SAMPLE_COLUMNS,
+    SAMPLE_KEY,
+    SAMPLE_KEY_END,
+    VERDICT,
+    group,
+    name_files,
+)
+
+Buffer = bytes | bytearray | memoryview | mmap.mmap
+
+PICTURE_SUFFIXES = ("jpg", "png", "jpeg", "webp")
+"""In the order in which open_clip looks for a sample's picture."""
+RECORD = 20 * BLOCK
+"""A tar's size is a multiple of this."""
+SIZE_LIMIT = 8 << 30
+"""Bytes that a file in a tar may not reach: a header has room for eleven octal digits."""
+
+_VERDICTS: dict[int, tuple[SampleStatus, str | None]] = {
+    Verdict.ABSOLUTE: (SampleStatus.UNSAFE_PATH, "the path is absolute"),
+    Verdict.LEADS_OUT: (SampleStatus.UNSAFE_PATH, "the path has a '..'"),
+    Verdict.DOT_IN_KEY: (SampleStatus.UNUSABLE_KEY, "a dot in a folder's name"),
+    Verdict.LONG_KEY: (
+        SampleStatus.UNUSABLE_KEY,
+        f"longer than {LONGEST_KEY} bytes, or {LONGEST_NAME} with the suffix",
+    ),
+    Verdict.ZERO_IN_KEY: (SampleStatus.UNUSABLE_KEY, "a zero byte in the name"),
+    Verdict.SKIPPED_FOLDER: (SampleStatus.UNUSABLE_KEY, "in a folder that WebDataset reads over"),
+    Verdict.NO_NAME: (SampleStatus.UNUSABLE_KEY, "no name before the suffix"),
+    Verdict.KEY_NOT_UTF8: (SampleStatus.UNUSABLE_KEY, "not UTF-8"),
+    Verdict.HARD_LINK: (SampleStatus.NOT_A_FILE, "a hard link"),
+    Verdict.SYMBOLIC_LINK: (SampleStatus.NOT_A_FILE, "a symbolic link"),
+    Verdict.DEVICE: (SampleStatus.NOT_A_FILE, "a device"),
+    Verdict.PIPE: (SampleStatus.NOT_A_FILE, "a named pipe"),
+    Verdict.SPARSE: (SampleStatus.NOT_A_FILE, "a sparse file"),
+    Verdict.UNKNOWN_TYPE: (SampleStatus.NOT_A_FILE, "of an unknown type"),
+    Verdict.CUT: (SampleStatus.CUT, "the tar ends within it"),
+    Verdict.DUPLICATE: (SampleStatus.DUPLICATE_KEY, None),
+    Verdict.NO_PICTURE: (SampleStatus.NO_PICTURE, None),
+    Verdict.NO_CAPTION: (SampleStatus.NO_CAPTION, None),
+    Verdict.EMPTY_PICTURE: (SampleStatus.EMPTY, None),
+    Verdict.EMPTY_CAPTION: (SampleStatus.EMPTY_CAPTION, None),
+    Verdict.FINE: (SampleStatus.OK, None),
+}
+
+
+class Place(NamedTuple):
+    """Where a file's content lies within the tar."""
+
+    at: int
+    bytes: int
+
+
+class TarSample(NamedTuple):
+    """A sample of a tar; `detail` says more about a status where there is more to say."""
+
+    key: str
+    suffix: str | None
+    picture: Place | None
+    caption: Place | None
+    status: SampleStatus
+    detail: str | None
+
+
+class TarListing(NamedTuple):
+    """The samples of a tar in their order, and what is wrong with the tar as a whole (None: nothing)."""
+
+    samples: list[TarSample]
+    damage: str | None
+
+
+def list_tar(content: Buffer) -> TarListing:
+    """List the samples of a tar as open_clip's loader groups them, whatever the bytes are; nothing is extracted.
+
+    A sample is OK when it has a picture and a caption that are not empty, under a key that `TarWriter` takes and that
+    no earlier sample has. What the loader reads over (folders, files without a suffix, `__notes__`) is left out, but
+    links, devices and paths that lead out of the folder are rows. Only a tar whose `damage` is None is complete.
+    """
+    data = np.frombuffer(content, dtype=np.uint8)
+    data.flags.writeable = False
+    files = np.empty((len(data) // BLOCK + 1, FILE_COLUMNS), dtype=np.int64)
+    count, end, at = walk(data, files)
+    files = files[:count]
+    names = np.empty(int(files[:, [NAME_BYTES, PREFIX_BYTES]].sum()) + count, dtype=np.uint8)
+    named = np.empty((count + 1, NAMED_COLUMNS), dtype=np.int64)
+    named = named[: name_files(data, files, names, named)]
+    samples = np.empty((len(named), SAMPLE_COLUMNS), dtype=np.int64)
+    samples = samples[: group(data, names, named, samples, end == End.WHOLE)]
+    return TarListing(_samples(data, names.tobytes(), samples), _damage(data, count, end, at))
+
+
+def _samples(data: Bytes, names: bytes, samples: Integers) -> list[TarSample]:
+    keys, verdicts = _keys(names, samples)
+    for i in np.flatnonzero(samples[:, VERDICT] == Verdict.UNSURE).tolist():
+        begin, size = samples[i, CAPTION_AT], samples[i, CAPTION_BYTES]
+        caption = data[begin : begin + size].tobytes().decode(errors="replace")
+        if verdicts[i] == Verdict.UNSURE:  # and no more than that
+            verdicts[i] = Verdict.FINE if caption.strip() else Verdict.EMPTY_CAPTION
+    pictures = map(_place, samples[:, PICTURE_AT].tolist(), samples[:, PICTURE_BYTES].tolist())
+    captions = map(_place, samples[:, CAPTION_AT].tolist(), samples[:, CAPTION_BYTES].tolist())
+    suffixes = map((*PICTURE_SUFFIXES, None).__getitem__, samples[:, PICTURE].tolist())  # the last: none, -1
+    findings = map(_VERDICTS.__getitem__, verdicts)
+    rows = zip(keys, suffixes, pictures, captions, findings, strict=True)
+    return [TarSample(key, suffix, picture, caption, *finding) for key, suffix, picture, caption, finding in rows]
+
+
+def _place(at: int, size: int) -> Place | None:
+    return None if at < 0 else Place(at, size)
+
+
+def _keys(names: bytes, samples: Integers) -> tuple[list[str], list[int]]:
+    """The samples' keys, and their verdicts with what the keys' bytes and their coming again add."""
+    verdicts, keys = samples[:, VERDICT].tolist(), []
+    for i, (begin, end) in enumerate(samples[:, [SAMPLE_KEY, SAMPLE_KEY_END]].tolist()):
+        try:
+            keys.append(names[begin:end].decode())
+        except UnicodeDecodeError:
+            keys.append(names[begin:end].decode(errors="backslashreplace"))
+            verdicts[i] = min(verdicts[i], Verdict.KEY_NOT_UTF8)
+    if len(set(keys)) < len(keys):
+        seen: set[str] = set()
+        for i, key in enumerate(keys):
+            verdicts[i] = min(verdicts[i], Verdict.DUPLICATE) if key in seen else verdicts[i]
+            seen.add(key)
+    return keys, verdicts
+
+
+def _damage(data: Bytes, files: int, end: int, at: int) -> str | None:
+    """What is wrong with the tar whose walk found so many files and ended at a byte in a way (`End`)."""
+    if end == End.WHOLE:
+        after = np.flatnonzero(data[at:])
+        return f"data after the end of the tar, at byte {at + after[0]}" if len(after) else None
+    if end == End.GLOBAL_HEADER:
+        return f"the header at byte {at} gives every file the same name or size"
+    if at == 0:
+        return "no tar: it does not begin with a tar's header" if len(data) else "no tar: it has no bytes"
+    if end == End.CUT:
+        return f"cut short at byte {len(data)}, in or after its file {files}"
+    return f"a broken header at byte {at}, after {files} files"
+
+
+# A file's header but for its name, its size and the sum of its bytes, as Python's tarfile writes it for a `TarInfo`.
+_MODE = b"0000644\0" + b"0000000\0" * 2  # and owner and group
+_TIME = b"00000000000\0"
+_TAIL = (b"0" + bytes(LONGEST_NAME) + b"ustar\00000").ljust(356, b"\0")
+_SUM = sum(_MODE + _TIME + _TAIL) + 8 * ord(" ")  # the sum counts as spaces
+_USABLE_KEY = re.compile(r"(?!__[^/]*__/)(?!/)[^.\0\ud800-\udfff]+(?<!/)")  # no dot, no zero, no half of a character
+_BATCH_BYTES, _BATCH_BUFFERS = 4 << 20, 1000  # that are written at once; the system takes 1,024 buffers
+
+
+def _header(name: bytes, size: int) -> bytes:
+    """A file's header: 512 bytes."""
+    octal = b"%011o" % size
+    total = _SUM + sum(name) + sum(octal)
+    return b"%b%b%b\0%b%06o\0 %b" % (name.ljust(LONGEST_NAME, b"\0"), _MODE, octal, _TIME, total, _TAIL)
+
+
+class TarWriter:
+    """Writes samples as Python's tarfile writes them in the USTAR format: the same samples, the same bytes.
+
+    Contents are not copied but held until some MiB of them go out together, at the latest in `close`; until then they
+    must not change. What is no file of the system gets them by `writelines`.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._size = file, 0
+        self._buffers: list[Buffer] = []
+        self._padding = self._waiting = 0  # zeros due after the last content; bytes in the buffers
+
+    def add(self, key: str, suffix: str, picture: Buffer, caption: Buffer) -> tuple[Place, Place]:
+        """Append a picture and its caption; where their contents lie within the tar.
+
+        Raises `InvalidInputError` for a key that `list_tar` calls unusable, a suffix that open_clip does not look for
+        and a file of 8 GiB or more.
+        """
+        if suffix not in PICTURE_SUFFIXES:
+            raise InvalidInputError(
+                f"'{suffix}' is no suffix of a picture", f"key {key!r}", "Use jpg, png, jpeg, webp."
+            )
+        name = key.encode() if _USABLE_KEY.fullmatch(key) else b""
+        if not 0 < len(name) <= min(LONGEST_KEY, LONGEST_NAME - 1 - len(suffix)):
+            fix = f"Use at most {LONGEST_KEY} bytes of UTF-8 without a dot or a zero, and no slash at an end."
+            raise InvalidInputError(f"the key {key!r} cannot name a file in a tar", "a tar", fix)
+        places = self._append(b"%b.%b" % (name, suffix.encode()), picture), self._append(name + b".txt", caption)
+        if self._waiting >= _BATCH_BYTES or len(self._buffers) >= _BATCH_BUFFERS:
+            self._write()
+        return places
+
+    def _append(self, name: bytes, content: Buffer) -> Place:
+        size = memoryview(content).nbytes
+        if size >= SIZE_LIMIT:
+            raise InvalidInputError(f"a file of {size} bytes", f"'{name.decode()}' of a tar", "Give less than 8 GiB.")
+        header = bytes(self._padding) + _header(name, size)
+        self._buffers += (header, content)
+        place = Place(self._size + len(header), size)
+        self._waiting += len(header) + size
+        self._size, self._padding = place.at + size, -size % BLOCK
+        return place
+
+    def _write(self) -> None:
+        buffers, self._buffers, self._waiting = self._buffers, [], 0
+        if not isinstance(self._file, io.FileIO | io.BufferedWriter | io.BufferedRandom):
+            self._file.writelines(buffers)
+            return
+        self._file.flush()
+        due = sum(memoryview(buffer).nbytes for buffer in buffers)
+        while (written := os.writev(self._file.fileno(), buffers)) < due:  # the system may take a part of them
+            buffers, due = [memoryview(b"".join(buffers))[written:]], due - written
+
+    def close(self) -> None:
+        """Write what is held and the end of the tar; the file stays open."""
+        end = self._padding + 2 * BLOCK
+        self._buffers.append(bytes(end + -(self._size + end) % RECORD))
+        self._write()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is None:
+            self.close()
