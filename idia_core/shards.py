@@ -1,30 +1,94 @@
-"""Training sets for each K: which pairs are in them, in which tar, and the tars themselves (paper, Section 5.1)."""
+"""Training sets for each K: which pairs are in them, and in which place of which tar (paper, Section 5.1)."""
 
-import io
-import tarfile
-from collections.abc import Iterable, Sequence
-from typing import IO
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from pydantic import Field
 
+from idia_core.config import Strict
 from idia_core.errors import DuplicateNameError, InvalidInputError
+from idia_core.exposure import exact_multiple
 
+PLACES = [
+    pa.field("suffix", pa.string()),  # the picture's; null where there is none
+    pa.field("picture_at", pa.int64()),  # where its bytes begin in the tar; null where there are none
+    pa.field("picture_bytes", pa.int64()),
+    pa.field("caption_at", pa.int64()),
+    pa.field("caption_bytes", pa.int64()),
+]
+LISTING = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),  # the tar: below the stage's folder, or a full URL
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("identity", pa.string()),  # null for a pair of the base
+        *PLACES,
+        pa.field("caption_source", pa.string()),  # a `CaptionSource`; null for a pair of the base
+        pa.field("status", pa.string(), nullable=False),  # a `SampleStatus`
+        pa.field("detail", pa.string()),
+    ]
+)
 PLAN = pa.schema(
     [
-        pa.field("set", pa.string(), nullable=False),
-        pa.field("images_per_member", pa.int64(), nullable=False),  # K
+        pa.field("set", pa.string(), nullable=False),  # 'base' for what all sets of an overlay share
+        pa.field("images_per_member", pa.int64(), nullable=False),  # K; 0 for the base
         pa.field("shard", pa.int64(), nullable=False),
         pa.field("position", pa.int64(), nullable=False),  # within the shard
         pa.field("key", pa.string(), nullable=False),
-        pa.field("identity", pa.string()),  # null for a background pair
+        pa.field("identity", pa.string()),  # null for a pair of the base
+        pa.field("source", pa.string(), nullable=False),  # where the pair is copied from
+        *PLACES,
+    ]
+)
+LEDGER = pa.schema(
+    [
+        pa.field("set", pa.string(), nullable=False),
+        pa.field("images_per_member", pa.int64(), nullable=False),
+        pa.field("shard", pa.int64(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),  # below the stage's folder, or the URL of an untouched base tar
+        pa.field("samples", pa.int64(), nullable=False),
+        pa.field("member_samples", pa.int64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
     ]
 )
 
-LONGEST_KEY = 96
-"""Bytes of a key: with its suffix it must fit the 100 of a tar entry's name."""
-PNG_MAGIC = b"\x89PNG"
+BASE = "base"
+"""The set that all sets of an overlay share."""
+Mode = Literal["rewrite", "overlay"]
+
+
+class ExactFor(Strict):
+    """A training that shows each pair exactly once an epoch: every loader gets equally many whole tars and batches."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    """Pairs of a process's step."""
+    ranks: Annotated[int, Field(ge=1)] = 1
+    """Processes of the training, usually GPUs."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Loader processes of each, open_clip's --workers; 1 for none."""
+
+    def multiple(self, shard_size: int) -> int:
+        """The pairs of a set, in tars of `shard_size`, must be a multiple of this."""
+        return exact_multiple(self.batch_size, self.ranks, self.workers, shard_size)
+
+
+class Shape(NamedTuple):
+    """The tars of a rewritten set: of `shard_size` pairs each, one more or less where no training is given to suit."""
+
+    shard_size: int
+    exact_for: ExactFor | None
+
+    def multiple(self) -> int:
+        """The pairs of a set are a multiple of this."""
+        return self.exact_for.multiple(self.shard_size) if self.exact_for else 1
+
+    def shards(self, pairs: int) -> int:
+        """How many tars so many pairs fill."""
+        return max(1, round(pairs / self.shard_size))
 
 
 def set_name(images_per_member: int) -> str:
@@ -37,90 +101,97 @@ def shard_path(name: str, shard: int) -> str:
     return f"{name}/{shard:05d}.tar"
 
 
-def plan_sets(  # noqa: PLR0913 - the plan is a pure function of all that decides it
-    background: Sequence[str],
-    pairs: pa.Table,
-    *,
-    images_per_member: Sequence[int],
-    shard_size: int,
-    multiple_of: int,
-    seed: int,
-) -> pa.Table:
-    """Assign pairs to shards for every K: a `PLAN` table, a pure function of its arguments.
+def usable_base(listing: pl.DataFrame) -> pl.DataFrame:
+    """The base pairs that can be trained on, by key.
 
-    `background` are the keys of the background pairs, `pairs` the members' (identity, key). The sets are nested: the
-    pair of K = 1 is in K = 5. Shards are equal, and the total is a multiple of `multiple_of` (batch x processes), so
-    that open_clip shows each pair exactly once an epoch; background pairs above that are left out.
-    Raises `InvalidInputError` when a member has too few pairs, the background is too small or a key cannot name a file
-    in a tar, and `DuplicateNameError` for a key given twice.
+    Raises `DuplicateNameError` for a key that two files give: within one file the second is no usable pair.
     """
-    if multiple_of % shard_size:
-        raise InvalidInputError(
-            f"multiple_of {multiple_of} is not a multiple of shard_size {shard_size}",
-            "stage shards",
-            "Equal shards need that.",
-        )
-    _check_keys([*background, *pairs["key"].to_pylist()])
-    rng = np.random.default_rng([seed, 0])
-    base = [str(key) for key in rng.permutation(sorted(background))]
-    ranked = _ranked_pairs(pairs, max(images_per_member), seed)
-    tables = [
-        _plan_set(base, ranked.filter(pl.col("rank") < k), k, (shard_size, multiple_of), seed)
-        for k in sorted(set(images_per_member))
-    ]
-    return pl.concat(tables).select(PLAN.names).to_arrow().cast(PLAN)
+    base = listing.filter(pl.col("identity").is_null() & (pl.col("status") == "ok")).sort("key", "source")
+    twice = base.filter(pl.col("key") == pl.col("key").shift())
+    if not twice.is_empty():
+        key, source = twice.row(0, named=True)["key"], twice.row(0, named=True)["source"]
+        other = base.filter(pl.col("key") == key)["source"][0]
+        what = f"the key '{key}' is given to two pairs, in '{other}' and in '{source}'"
+        raise DuplicateNameError(what, "stage shards", "Make the keys unique over all files.")
+    return base
 
 
-def _check_keys(keys: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for key in keys:
-        if key in seen:
-            raise DuplicateNameError(f"the key '{key}' is given to two pairs", "stage shards", "Make the keys unique.")
-        if "." in key or not 0 < len(key.encode()) <= LONGEST_KEY:
-            fix = f"WebDataset cuts keys at the first dot; use at most {LONGEST_KEY} bytes without one."
-            raise InvalidInputError(f"the key '{key}' cannot name a file in a tar", "stage shards", fix)
-        seen.add(key)
+def ranked_pairs(listing: pl.DataFrame, members: Sequence[str], seed: int) -> pl.DataFrame:
+    """The members' usable pairs with a `rank` drawn within each member, so that smaller sets are parts of larger ones.
 
-
-def _ranked_pairs(pairs: pa.Table, most: int, seed: int) -> pl.DataFrame:
-    """The members' pairs with a random rank within each member, so that smaller sets are parts of larger ones."""
-    frame = pl.DataFrame(pairs).select("identity", "key").sort("identity", "key")
+    The ranks depend on the seed and the keys alone. Raises `DuplicateNameError` for a key that is given twice.
+    """
+    usable = listing.filter(pl.col("identity").is_in(list(members)) & (pl.col("status") == "ok"))
+    frame = usable.sort("identity", "key")
+    if frame["key"].n_unique() < frame.height:
+        key = frame.filter(pl.col("key").is_duplicated())["key"][0]
+        raise DuplicateNameError(f"the key '{key}' is given to two pairs", "stage shards", "Make the keys unique.")
     order = np.random.default_rng([seed, 1]).random(frame.height)
-    ranked = frame.with_columns(order=pl.Series(order)).with_columns(
+    return frame.with_columns(order=pl.Series(order)).with_columns(
         rank=pl.col("order").rank("ordinal").over("identity") - 1
     )
-    counts = frame.group_by("identity").len().sort("len", "identity")
-    if not counts.is_empty() and (fewest := counts.row(0))[1] < most:
-        what = f"'{fewest[0]}' has {fewest[1]} pairs, {most} are wanted"
-        raise InvalidInputError(what, "stage shards, images_per_member", "Lower it, or select people with more pairs.")
-    return ranked.drop("order")
 
 
-def _plan_set(base: list[str], members: pl.DataFrame, k: int, sizes: tuple[int, int], seed: int) -> pl.DataFrame:
-    shard_size, multiple_of = sizes
-    total = (len(base) + members.height) // multiple_of * multiple_of
+def plan_rewrite(base: pl.DataFrame, ranked: pl.DataFrame, k: int, shape: Shape, seed: int) -> pa.Table:
+    """The set of K pairs a member, globally shuffled into equal tars: a `PLAN` table, a pure function of its arguments.
+
+    `base` are the `usable_base` pairs, `ranked` the members' `ranked_pairs`. Base pairs above the shape's multiple are
+    left out.
+    Raises `InvalidInputError` when they fill no batch, and `DuplicateNameError` for a key of base and member alike.
+    """
+    members = ranked.filter(pl.col("rank") < k)
+    _check_apart(base, ranked)
+    multiple = shape.multiple()
+    total = (base.height + members.height) // multiple * multiple
     if total < max(members.height, 1):
-        what = f"{members.height} members' and {len(base)} background pairs do not fill one batch of {multiple_of}"
+        what = f"{members.height} members' and {base.height} background pairs do not fill one batch of {multiple}"
         raise InvalidInputError(what, f"stage shards, K = {k}", "Give more background pairs or a smaller batch.")
-    background = pl.DataFrame({"key": base[: total - members.height]}, {"key": pl.String})
-    background = background.with_columns(identity=pl.lit(None, pl.String))
-    both = pl.concat([members.select("key", "identity"), background])
-    mixed = both[np.random.default_rng([seed, 2, k]).permutation(both.height)]
-    place = pl.int_range(pl.len(), dtype=pl.Int64)
-    return mixed.with_columns(
-        set=pl.lit(set_name(k)),
-        images_per_member=pl.lit(k, pl.Int64),
-        shard=place // shard_size,
-        position=place % shard_size,
+    drawn = base[np.random.default_rng([seed, 0]).permutation(base.height)][: total - members.height]
+    both = pl.concat([members.select(drawn.columns), drawn])
+    mixed = both[np.random.default_rng([seed, 2, k]).permutation(total)]
+    return _plan(mixed, set_name(k), k, equal_sizes(total, shape.shards(total)))
+
+
+def plan_overlay(ranked: pl.DataFrame, k: int, shards: int, seed: int) -> pa.Table:
+    """The members' tars of a set whose base is shared, as `PLAN`: K pairs a member in at most `shards` equal tars.
+
+    Many small tars are mixed evenly with the base by open_clip's shuffle of the shards.
+    """
+    members = ranked.filter(pl.col("rank") < k)
+    mixed = members[np.random.default_rng([seed, 2, k]).permutation(members.height)]
+    return _plan(mixed, set_name(k), k, equal_sizes(members.height, min(shards, members.height)))
+
+
+def plan_base(listing: pl.DataFrame) -> pa.Table:
+    """The base of an overlay as `PLAN`: its tars as they are, in the order of their names."""
+    base = listing.filter(pl.col("identity").is_null() & (pl.col("status") == "ok"))
+    placed = base.sort("source", "picture_at").with_columns(
+        shard=pl.col("source").rank("dense").cast(pl.Int64) - 1,
+        position=pl.int_range(pl.len(), dtype=pl.Int64).over("source"),
+        set=pl.lit(BASE),
+        images_per_member=pl.lit(0, pl.Int64),
     )
+    return placed.select(PLAN.names).to_arrow().cast(PLAN)
 
 
-def write_tar(file: IO[bytes], samples: Iterable[tuple[str, bytes, str]]) -> None:
-    """Write `(key, JPEG or PNG, caption)` samples as a WebDataset tar: the same samples, the same bytes."""
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for key, image, caption in samples:
-            kind = "png" if image.startswith(PNG_MAGIC) else "jpg"
-            for suffix, content in ((kind, image), ("txt", caption.encode())):
-                entry = tarfile.TarInfo(f"{key}.{suffix}")  # owner, mode and time keep their fixed defaults
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
+def equal_sizes(total: int, shards: int) -> list[int]:
+    """`total` pairs in so many tars whose sizes differ by one at most."""
+    ends = [total * i // shards for i in range(shards + 1)]
+    return [stop - start for start, stop in pairwise(ends)]
+
+
+def _check_apart(base: pl.DataFrame, members: pl.DataFrame) -> None:
+    both: list[str] = members.join(base.select("key"), on="key", how="semi")["key"].sort().to_list()
+    if both:
+        what = f"the key '{both[0]}' is given to two pairs, of a member and of the base"
+        raise DuplicateNameError(what, "stage shards", "Make the keys unique.")
+
+
+def _plan(pairs: pl.DataFrame, name: str, k: int, sizes: Sequence[int]) -> pa.Table:
+    planned = pairs.with_columns(
+        set=pl.lit(name),
+        images_per_member=pl.lit(k, pl.Int64),
+        shard=pl.Series(np.repeat(np.arange(len(sizes)), sizes), dtype=pl.Int64),
+        position=pl.Series(np.concatenate([np.arange(size) for size in (*sizes, 0)]), dtype=pl.Int64),
+    )
+    return planned.select(PLAN.names).to_arrow().cast(PLAN)

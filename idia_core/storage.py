@@ -3,6 +3,7 @@
 import fcntl
 import glob
 import hashlib
+import io
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from typing_extensions import Buffer
 from upath import UPath
 
 from idia_core.errors import BusyError, MissingInputError, UsageError
@@ -64,6 +66,35 @@ def write_text(path: UPath, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with write_whole(path) as file:
         file.write(text.encode())
+
+
+class HashedFile(io.RawIOBase):
+    """A file that is written from front to back, and hashed on the way."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._file, self._digest, self.bytes = file, hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    def write(self, content: Buffer, /) -> int:
+        """Append the content."""
+        self._digest.update(content)
+        self._file.write(content)
+        size = memoryview(content).nbytes
+        self.bytes += size
+        return size
+
+    def tell(self) -> int:
+        """How many bytes were written."""
+        return self.bytes
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of what was written, in hexadecimal."""
+        return self._digest.hexdigest()
 
 
 def sha256_of(path: UPath) -> str:

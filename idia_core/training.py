@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from idia_core.errors import InvalidInputError, TrainingError
+from idia_core.errors import TrainingError
 
 if TYPE_CHECKING:
     import torch
@@ -65,19 +65,17 @@ class TrainingRecipe(BaseModel):
         """Pairs of one optimiser step over all ranks."""
         return self.processes * self.batch_size_per_process
 
+    @property
+    def loader_processes(self) -> int:
+        """Processes that read for each rank (--workers); on CPU a rank reads by itself."""
+        return 0 if self.device == "cpu" else 4
+
 
 def open_clip_flags(recipe: TrainingRecipe, train_data: str, samples: int, name: str, logs: Path) -> list[str]:
     """The flags of `open_clip_train.main` for one model; its files go to `logs`/`name`.
 
     `train_data` names the shards as open_clip does, `shards/{00000..00007}.tar`; `samples` is how many pairs they hold.
-    Raises InvalidInputError unless that is a multiple of the global batch: some pairs would be shown twice an epoch.
     """
-    if samples <= 0 or samples % recipe.global_batch_size:
-        raise InvalidInputError(
-            f"{samples} training pairs are not a multiple of the global batch of {recipe.global_batch_size}",
-            f"model {name}",
-            "Change the number of background pairs or the batch size.",
-        )
     valued = {
         "model": recipe.architecture,
         "train-data": train_data,
@@ -92,7 +90,7 @@ def open_clip_flags(recipe: TrainingRecipe, train_data: str, samples: int, name:
         "precision": recipe.precision,
         "device": recipe.device,
         "seed": recipe.seed,
-        "workers": 0 if recipe.device == "cpu" else 4,
+        "workers": recipe.loader_processes,
         "logs": logs,
         "name": name,
         "log-every-n-steps": PROGRESS_EVERY_STEPS,

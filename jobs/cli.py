@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from upath import UPath
 
 from idia_core.config import Study, load_study
 from idia_core.errors import IdiaError
 from idia_core.storage import as_path
+
+TOLERANT, TOLERATED = ("scan", "shards"), "tolerate_failed_inputs"
+"""The stages that may go on without some of their input files, and the field of their configs that lets them."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +34,10 @@ Address = Annotated[str | None, typer.Option(help="A running Ray cluster; Ray is
 Tolerate = Annotated[
     int | None,
     typer.Option(
-        "--tolerate-failed-inputs", metavar="N", min=0, help="Let `scan` end without up to N files that cannot be read."
+        "--tolerate-failed-inputs",
+        metavar="N",
+        min=0,
+        help="Let `scan` and `shards` go on without up to N unreadable files.",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and why; run nothing.")]
@@ -48,8 +53,11 @@ def run(
     address: Address = None,
 ) -> None:
     """Run the stages of a study that are not done yet."""
-    own = [] if tolerate is None else [f"scan.tolerate_failed_inputs={tolerate}"]
-    _run(_load(study, [*(settings or []), *own]), stages or [], dry_run, address)
+    loaded = _load(study, settings)
+    if tolerate is not None:
+        own = [f"{name}.{TOLERATED}={tolerate}" for name in TOLERANT if name in loaded.stages]
+        loaded = _load(study, [*(settings or []), *own])
+    _run(loaded, stages or [], dry_run, address)
 
 
 @app.command(epilog="Example: idia status demo.yaml")
@@ -198,6 +206,29 @@ def judge(
     judge_file(audit_file, Console(), threshold, alpha, min_pictures)
 
 
+@app.command(epilog="Example: idia verify out/demo/shards · idia verify s3://bucket/cc3m --out faults.parquet")
+def verify(
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="What the stage `shards` wrote, or any folder, file or glob of tars.")
+    ],
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Decode every picture, also of tars whose hash is the ledger's.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; as many as CPUs if not given.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE.parquet", help="Write every fault there; the first 50 are printed.")
+    ] = None,
+) -> None:
+    """Read training shards again and name every fault: structure, pairs, pictures, hashes, counts against the plan.
+
+    Exit code 1 where there is one.
+    """
+    from jobs.verify import verify_folder  # noqa: PLC0415
+
+    if verify_folder(folder, Console(), decode=decode, workers=workers, out=out):
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: idia serve-model ViT-B-32:laion400m_e32 --port 8000")
 def serve_model(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="As `--model` of `idia audit`.")],
@@ -228,7 +259,7 @@ def _load(study: str, settings: list[str] | None) -> Study:
 
 def _run(study: Study, stages: list[str], dry_run: bool, address: str | None) -> None:
     if dry_run:
-        _show_plan(study, stages)
+        _show_plan(study, stages, previews=True)
         return
     from jobs.run import run_study  # noqa: PLC0415
     from jobs.summary import print_summary  # noqa: PLC0415
@@ -241,19 +272,14 @@ def _run(study: Study, stages: list[str], dry_run: bool, address: str | None) ->
     print_summary(plans, Console())
 
 
-def _show_plan(study: Study, stages: list[str]) -> None:
+def _show_plan(study: Study, stages: list[str], *, previews: bool = False) -> None:
     from jobs.plan import plan_study  # noqa: PLC0415
-    from jobs.run import check_stage_names, describe  # noqa: PLC0415
+    from jobs.preview import print_plan  # noqa: PLC0415
+    from jobs.run import check_stage_names  # noqa: PLC0415
 
     check_stage_names(study, stages)
-    table = Table(title=f"{study.name} in {study.out}", title_justify="left", box=None, pad_edge=False)
-    for column in ("stage", "does", "state", "why", "what it did"):
-        table.add_column(column, overflow="fold")
-    for name, plan in plan_study(study, stages).items():
-        if not stages or name in stages:
-            did = describe(plan.manifest) if plan.manifest else ""
-            table.add_row(name, plan.stage.summary, str(plan.state), plan.why, did)
-    Console().print(table)
+    shown = [plan for name, plan in plan_study(study, stages).items() if not stages or name in stages]
+    print_plan(study, shown, Console(), previews=previews)
 
 
 def main() -> None:

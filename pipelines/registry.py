@@ -13,13 +13,15 @@ from pipelines import (
     select,
     shards,
     train,
+    verify,
     world,
 )
 from pipelines.stage import Stage
 
 ALL: tuple[Stage, ...] = (
     *(people.STAGE, people.PANEL, models.STAGE),
-    *(world.STAGE, scan.STAGE, select.STAGE, shards.STAGE, train.STAGE),
+    *(world.STAGE, scan.STAGE, select.STAGE, shards.STAGE),
+    *(verify.STAGE, train.STAGE),
     *(attack.STAGE, judge.STAGE, evidence.STAGE, evaluate.STAGE, figures.STAGE, report.STAGE),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in ALL}

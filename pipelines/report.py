@@ -7,6 +7,7 @@ from upath import UPath
 
 from idia_core.config import StageConfig
 from idia_core.images import decode_picture, encode_thumbnail
+from idia_core.leakage import LEAKAGE
 from idia_core.manifest import Manifest, read_manifest
 from idia_core.report import Leakage, ModelInfo, PersonCard, ReportData, StageInfo, render_report
 from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext, once
@@ -14,9 +15,9 @@ from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContex
 THUMBNAIL_SIDE, THUMBNAILS = 96, 3
 APART = (
     "Attack pictures were set apart when each person's pictures were dealt out, and no training pair was made from "
-    "one. Before packing, every training picture was compared with every attack picture, by its file and by its "
-    "decoded pixels, and every training caption was searched for the names of the people kept out. One hit would have "
-    "stopped the study."
+    "one. Every training picture was compared with every attack picture, by its file and by a perceptual hash that "
+    "re-encoding, resizing and mirroring hardly change, and every training caption was searched for the names of the "
+    "people kept out. What was found was left out of the training, and is counted here."
 )
 
 
@@ -74,17 +75,8 @@ class _Writer:
         return cards
 
     def _leakage(self) -> Leakage:
-        counts: dict[str, int] = (
-            self._context.inputs["leakage"]
-            .read(
-                "training_pictures",
-                "attack_pictures",
-                "identical_files",
-                "identical_pixels",
-                "captions_naming_non_members",
-            )
-            .to_pylist()[0]
-        )
+        (row,) = self._context.inputs["leakage"].read(*LEAKAGE.names).to_pylist()
+        counts = {name: count for name, count in row.items() if count is not None}
         return Leakage(counts, APART)
 
     def _manifests(self) -> list[Manifest]:

@@ -18,9 +18,10 @@ from idia_core.caption_files import CaptionFile, open_caption_file, read_caption
 from idia_core.captions import MATCHES, CaptionStatus, NameMatcher, check_searchable
 from idia_core.config import StageConfig
 from idia_core.errors import InputError, InvalidInputError
-from idia_core.manifest import FAILED, Receipt, digest_of, failed_files, missing_files, read_receipts
+from idia_core.manifest import FAILED, Receipt, digest_of, missing_files, read_receipts
 from idia_core.name_lists import NAMES, read_name_list
 from idia_core.storage import identity_of
+from pipelines.failures import check_failures
 from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext, once
 
 VERSION = 2
@@ -211,21 +212,10 @@ class _Summer:
         self._context = context
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
-        self._check_failures()
+        check_failures(self._context, "captions")
         from pipelines.scan_tables import write_tables  # noqa: PLC0415 - its plots load slowly, and searching needs none
 
         write_tables(self._context, out)
-
-    def _check_failures(self) -> None:
-        files, tolerated = self._context.inputs["captions"].files, self._context.config.tolerate_failed_inputs
-        facts = {fact for receipt in read_receipts(self._context.folder) for fact in receipt.facts.get(FAILED, ())}
-        failed = failed_files(facts)
-        if failed and len(failed) >= len(files):
-            raise InvalidInputError("no input could be read in full", min(facts), "Check the files.")
-        if len(failed) > tolerated:
-            what = f"{len(failed)} inputs could not be read in full and {tolerated} may fail; first {min(facts)}"
-            fix = f"Fetch them again, or run with --tolerate-failed-inputs {len(failed)}."
-            raise InvalidInputError(what, "stage scan", fix)
 
 
 STAGE = Stage(

@@ -1,123 +1,255 @@
 """`shards`: the training sets for each K, as WebDataset tars that open_clip reads (paper, Section 5.1)."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pds
-from pydantic import Field
+import pyarrow.parquet as pq
 
-from idia_core.config import SeededConfig
-from idia_core.images import decode_picture, encode_thumbnail
-from idia_core.leakage import LEAKAGE, Leakage, check_leakage
-from idia_core.shards import plan_sets, shard_path, write_tar
-from pipelines.stage import Input, Phase, ResolvedInput, Split, SplitWriter, Stage, StageContext, once
+from idia_core.errors import InvalidInputError, LeakageError
+from idia_core.identities import Role, attackable
+from idia_core.leakage import leakage
+from idia_core.member_captions import shortfall
+from idia_core.sample_status import SampleStatus
+from idia_core.shards import (
+    BASE,
+    LEDGER,
+    Shape,
+    plan_base,
+    plan_overlay,
+    plan_rewrite,
+    ranked_pairs,
+    set_name,
+    shard_path,
+    usable_base,
+)
+from idia_core.sources import SampleReader
+from idia_core.tars import TarWriter
+from idia_core.train_data import train_data
+from pipelines.failures import check_failures
+from pipelines.intake import BASE_PHASE, MEMBERS_PHASE, tested_people
+from pipelines.shards_config import ShardsConfig
+from pipelines.shards_preview import preview
+from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext, once
+
+TARS_PER_SPLIT = 16
+"""Tars that a worker writes one after another: starting a split costs as much as writing a small tar."""
+LEFT_OUT = (SampleStatus.SHOWS_ATTACK_PICTURE, SampleStatus.NAMES_NON_MEMBER)
 
 
-class ShardsConfig(SeededConfig):
-    """Settings of `shards`."""
-
-    images_per_member: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(75, 50, 25, 10, 5, 1), min_length=1)
-    """K: one training set is built for each."""
-    shard_size: int = Field(default=64, ge=1)
-    """Pairs in a tar; all tars are equal."""
-    multiple_of: int = Field(default=128, ge=1)
-    """The pairs of a set are a multiple of this: batch size x processes of the training."""
-    longest_side: int | None = Field(default=None, ge=1)
-    """Larger pictures are stored at this many pixels, as JPEG, which saves decoding; null keeps the bytes."""
+def _members(context: StageContext) -> list[str]:
+    members: list[str] = tested_people(context).filter(pl.col("role") == Role.MEMBER)["identity"].to_list()
+    return members
 
 
-class _Planner:
-    """Plans the sets, and refuses to when an attack picture or a non-member's name is among the training pairs."""
+def _listing(context: StageContext, *columns: str) -> pl.DataFrame:
+    """Columns of the listing of all pairs."""
+    files = sorted((context.folder / "listing").glob("*.parquet"), key=str)
+    dataset = pds.dataset([f.path for f in files], filesystem=context.folder.fs, format="parquet")
+    return pl.DataFrame(dataset.to_table(columns=list(columns) or None))
+
+
+class _Checker:
+    """Sees that the members have enough pairs and that nothing is among the pairs that must stay out."""
 
     def __init__(self, context: StageContext) -> None:
-        self._inputs, self._config = context.inputs, context.config
+        self._context, self._config = context, context.config
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
         config: ShardsConfig = self._config
-        roles = self._inputs["selection"].read("identity", "role")
-        members = roles.filter(pc.equal(roles["role"], "member"))["identity"]
-        pairs = self._inputs["pairs"].read("identity", "key")
-        plan = plan_sets(
-            self._inputs["background"].read("key")["key"].to_pylist(),
-            pairs.filter(pc.is_in(pairs["identity"], members.combine_chunks())),
-            images_per_member=config.images_per_member,
-            shard_size=config.shard_size,
-            multiple_of=config.multiple_of,
-            seed=int(config.seed or 0),
+        for field in ("background", "pairs"):
+            check_failures(self._context, field)
+        listing = _listing(self._context, "identity", "key", "status")
+        short = shortfall(
+            listing.select("identity", "status").to_arrow(), _members(self._context), config.images_per_member
         )
-        out.table("plan", plan)
-        out.table("leakage", pa.Table.from_pylist([self._leakage(plan)._asdict()], LEAKAGE))
+        out.table("shortfall", short)
+        out.count(members_with_fewer_pairs=short.num_rows)
+        leaks = self._context.table("leaks")
+        out.table("leakage", self._leakage(listing, leaks))
+        self._refuse(short, leaks)
 
-    def _leakage(self, plan: pa.Table) -> Leakage:
-        used = pc.unique(plan["key"])
-        training = [row for field in ("pairs", "background") for row in rows_of(self._inputs[field], used)]
-        selection = pl.DataFrame(self._inputs["selection"].read("identity", "role"))
-        names = pl.DataFrame(self._inputs["identities"].read("identity", "name"))
-        tested = selection.filter(pl.col("role") != "excluded").join(names, on="identity")
-        pictures = pl.DataFrame(self._inputs["pictures"].read("identity", "picture", "status", "image"))
-        attack = pictures.filter(pl.col("status") == "ok").join(tested, on="identity", how="semi")
-        return check_leakage(
-            training=((row["key"], row["image"], row["caption"]) for row in training),
-            attack=((f"{row['identity']}/{row['picture']}", row["image"]) for row in attack.iter_rows(named=True)),
-            outsiders=tested.filter(pl.col("role") == "non_member")["name"].to_list(),
-        )
+    def _leakage(self, listing: pl.DataFrame, leaks: pa.Table) -> pa.Table:
+        compared = int(listing["status"].is_in([SampleStatus.OK, *LEFT_OUT]).sum())
+        tested = tested_people(self._context).select("identity")
+        pictures = pl.DataFrame(attackable(self._context.inputs["pictures"].read("identity", "status")))
+        shown = pictures.join(tested, on="identity", how="semi").height
+        return leakage(compared, shown, leaks["how"].to_pylist(), embedded=self._config.leak_model is not None)
+
+    def _refuse(self, short: pa.Table, leaks: pa.Table) -> None:
+        if leaks.num_rows and self._config.leaks == "stop":
+            first = leaks.sort_by("key").slice(0, 1).to_pylist()[0]
+            verb = "names the non-member" if first["how"] == "names_non_member" else "shows the attack picture"
+            what = f"training pair '{first['key']}' {verb} '{first['found']}' ({first['how']}); {leaks.num_rows} in all"
+            raise LeakageError(what, "stage shards", "Take them out of one side, or set leaks: leave_out.")
+        if short.num_rows and self._config.fewer_pairs == "stop":
+            told = ", ".join(f"'{row['identity']}' {row['pairs']}" for row in short.slice(0, 5).to_pylist())
+            more = f" and {short.num_rows - 5} more" if short.num_rows > 5 else ""
+            what = f"{short.num_rows} members have fewer than {max(self._config.images_per_member)} pairs: {told}{more}"
+            fix = "Lower images_per_member, select people with more pairs, or set fewer_pairs: achieved."
+            raise InvalidInputError(what, "stage shards, images_per_member", fix)
+
+
+def _sets(context: StageContext) -> Iterable[Split]:
+    config: ShardsConfig = context.config
+    if config.mode == "overlay":
+        yield {"set": BASE, "images_per_member": 0}
+    for k in sorted(set(config.images_per_member)):
+        yield {"set": set_name(k), "images_per_member": k}
+
+
+class _Planner:
+    """Plans one set after another."""
+
+    def __init__(self, context: StageContext) -> None:
+        config: ShardsConfig = context.config
+        self._config, self._seed = config, int(config.seed or 0)
+        self._listing = _listing(context)
+        self._ranked = ranked_pairs(self._listing, _members(context), self._seed)
+        self._base = usable_base(self._listing) if config.mode == "rewrite" else None
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        out.table("plan", self._planned(split["set"], split["images_per_member"]))
+
+    def _planned(self, name: str, k: int) -> pa.Table:
+        config = self._config
+        if self._base is not None:
+            return plan_rewrite(self._base, self._ranked, k, Shape(config.shard_size, config.exact_for), self._seed)
+        if name == BASE:
+            return plan_base(self._listing)
+        base_tars = self._listing.filter(pl.col("identity").is_null() & (pl.col("status") == "ok"))["source"].n_unique()
+        return plan_overlay(self._ranked, k, config.member_shards or max(1, base_tars), self._seed)
 
 
 def _tars(context: StageContext) -> Iterable[Split]:
-    plan = pl.DataFrame(context.table("plan"))
-    for name, shard in plan.select("set", "shard").unique().sort("set", "shard").rows():
-        yield {"set": name, "shard": shard}
+    for part, planned in enumerate(_sets(context)):
+        path = context.folder / f"plan/part-{part:05d}.parquet"
+        with pq.ParquetFile(path.path, filesystem=path.fs) as plan:
+            shards = _last_shard(plan) + 1
+        if planned["set"] == BASE:
+            yield {**planned, "plan": path.name, "first": 0, "stop": shards}
+            continue
+        for first in range(0, shards, TARS_PER_SPLIT):
+            yield {**planned, "plan": path.name, "first": first, "stop": min(first + TARS_PER_SPLIT, shards)}
+
+
+def _last_shard(plan: pq.ParquetFile) -> int:
+    """The highest shard in a plan, which is sorted by it, from the file's own statistics; -1 for an empty plan."""
+    if plan.metadata.num_rows == 0:
+        return -1
+    last = plan.metadata.row_group(plan.metadata.num_row_groups - 1)
+    return int(last.column(plan.schema_arrow.get_field_index("shard")).statistics.max)
 
 
 class _Packer:
-    """Writes one tar after another."""
+    """Writes the tars of a set one after another, and enters them in the ledger; the base's are entered as they are."""
 
     def __init__(self, context: StageContext) -> None:
-        self._inputs, self._longest_side = context.inputs, context.config.longest_side
-        self._plan = pl.DataFrame(context.table("plan"))
+        self._folder, self._reader = context.folder, SampleReader(context.folder)
+        self._sources = pl.DataFrame(context.table("sources"))
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
-        mine = self._plan.filter((pl.col("set") == split["set"]) & (pl.col("shard") == split["shard"]))
-        keys = mine.sort("position")["key"].to_list()
-        wanted = pa.array(keys, pa.string())
-        rows = {row["key"]: row for field in ("pairs", "background") for row in rows_of(self._inputs[field], wanted)}
-        with out.open(f"tars/{shard_path(split['set'], split['shard'])}", rows=len(keys)) as file:
-            write_tar(file, ((key, self._stored(rows[key]["image"]), rows[key]["caption"]) for key in keys))
-        out.count(rows_in=len(keys), rows_kept=len(keys))
+        path = self._folder / "plan" / split["plan"]
+        first, stop = split["first"], split["stop"]
+        if split["set"] == BASE:
+            out.table("ledger", self._base())
+            return
+        mine = (pc.field("shard") >= first) & (pc.field("shard") < stop)
+        rows = pq.read_table(path.path, filesystem=path.fs, filters=mine)
+        shards = pl.DataFrame(rows).sort("shard", "position").partition_by("shard", maintain_order=True)
+        entries = [self._write(shard, out) for shard in shards]
+        out.table("ledger", pa.Table.from_pylist(entries, LEDGER))
+        out.count(pairs_written=rows.num_rows)
 
-    def _stored(self, image: bytes) -> bytes:
-        longest = self._longest_side
-        picture = None if longest is None else decode_picture(image)[0]
-        if longest is None or picture is None or max(picture.size) <= longest:
-            return image
-        return encode_thumbnail(picture, longest, quality=90)
+    def _write(self, shard: pl.DataFrame, out: SplitWriter) -> dict[str, object]:
+        name, number = shard["set"][0], shard["shard"][0]
+        path = f"tars/{shard_path(name, number)}"
+        with out.open(path, rows=shard.height) as file, TarWriter(file) as tar:
+            contents = self._reader.read(shard)
+            for (key, suffix), (picture, caption) in zip(
+                shard.select("key", "suffix").iter_rows(), contents, strict=True
+            ):
+                tar.add(key, suffix, picture, caption)
+        written = out.files[-1]
+        return {
+            "set": name,
+            "images_per_member": shard["images_per_member"][0],
+            "shard": number,
+            "path": path,
+            "samples": shard.height,
+            "member_samples": shard["identity"].count(),
+            "bytes": written.bytes,
+            "sha256": written.sha256,
+        }
+
+    def _base(self) -> pa.Table:
+        """The base's tars: most are inputs that stay in their places."""
+        tars = self._sources.filter((pl.col("part") == BASE) & (pl.col("samples") > 0)).sort("source")
+        entries = tars.select(
+            set=pl.lit(BASE),
+            images_per_member=pl.lit(0, pl.Int64),
+            shard=pl.int_range(pl.len(), dtype=pl.Int64),
+            path="source",
+            samples="samples",
+            member_samples=pl.lit(0, pl.Int64),
+            bytes="bytes",
+            sha256="sha256",
+        )
+        return entries.to_arrow().cast(LEDGER)
 
 
-def rows_of(source: ResolvedInput, keys: pa.Array) -> list[dict[str, Any]]:
-    """The pairs with those keys, read file by file."""
-    first = source.files[0]
-    dataset = pds.dataset([file.path for file in source.files], filesystem=first.fs, format="parquet")
-    found: list[dict[str, Any]] = dataset.to_table(
-        columns=["key", "caption", "image"], filter=pds.field("key").isin(keys)
-    ).to_pylist()
-    return found
+class _Summer:
+    """Writes for each set what open_clip's --train-data is."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        ledger = pl.DataFrame(self._context.table("ledger")).sort("set", "shard")
+        base = ledger.filter(pl.col("set") == BASE)["path"].to_list()
+        for planned in _sets(self._context):
+            if planned["set"] != BASE:
+                own = ledger.filter(pl.col("set") == planned["set"])["path"].to_list()
+                out.write(f"train_data/{planned['set']}.txt", f"{train_data([*base, *own])}\n".encode())
 
 
 STAGE = Stage(
     name="shards",
-    version=1,
+    version=2,
     summary="pack training sets",
     config=ShardsConfig,
     inputs={
-        "background": Input("background pairs (key, caption, image)"),
+        "background": Input(
+            "background pairs: WebDataset tars, a list of pictures (TSV), or a table (key, caption, image)",
+            patterns=("*.tar", "*.tsv", "*.parquet"),
+        ),
         "pairs": Input("members' pairs (key, identity, caption, image)"),
         "selection": Input("roles (identity, role)"),
-        "identities": Input("people (identity, name)"),
+        "identities": Input("people (identity, name, aliases)"),
         "pictures": Input("attack pictures, to keep them out (identity, picture, status, image)"),
     },
-    phases=(Phase("plan", once, _Planner), Phase("tars", _tars, _Packer)),
-    tables=("plan", "leakage", "tars"),
+    phases=(
+        BASE_PHASE,
+        MEMBERS_PHASE,
+        Phase("check", once, _Checker),
+        Phase("plan", _sets, _Planner),
+        Phase("tars", _tars, _Packer),
+        Phase("sum", once, _Summer),
+    ),
+    tables=(
+        "listing",
+        "sources",
+        "leaks",
+        "shortfall",
+        "leakage",
+        "plan",
+        "tars",
+        "base",
+        "members",
+        "ledger",
+        "train_data",
+    ),
+    preview=preview,
 )

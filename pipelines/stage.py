@@ -3,11 +3,11 @@
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.csv
@@ -17,7 +17,7 @@ from upath import UPath
 from idia_core.config import StageConfig
 from idia_core.errors import InvalidInputError
 from idia_core.manifest import FileEntry, Receipt
-from idia_core.storage import TEMPORARY_SUFFIX, is_local, sha256_of, write_whole
+from idia_core.storage import TEMPORARY_SUFFIX, HashedFile, is_local, write_whole
 
 Split = Mapping[str, Any]
 """One piece of a phase's work: JSON-like, a pure function of the inputs, never of the number of workers."""
@@ -128,6 +128,15 @@ def no_files(config: Any) -> Mapping[str, str]:
     return {}
 
 
+class Preview(NamedTuple):
+    """What a stage would write, for `--dry-run`."""
+
+    rows: Sequence[Mapping[str, Any]]
+    """A table of it, all rows with the same columns."""
+    notes: Sequence[str]
+    """What it costs, and what the numbers do not know yet."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A registration: the stage's name, its version (raised whenever its output changes), config, inputs, phases."""
@@ -142,6 +151,8 @@ class Stage:
     """The tables it writes, for `stage.table` references."""
     named_files: Callable[[Any], Mapping[str, str]] = no_files
     """Files that fields of its config name, such as checkpoints: they are inputs too, so that a change is noticed."""
+    preview: Callable[[StageContext], Preview] | None = None
+    """What it would write, from its inputs' sizes."""
 
 
 def once(context: StageContext) -> Iterable[Split]:
@@ -163,9 +174,9 @@ class SplitWriter:
     counts: Counter[str] = field(default_factory=Counter)
     facts: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def table(self, name: str, table: pa.Table) -> None:
-        """Write `table` as this split's part of the table `name`."""
-        with self.open(f"{name}/part-{self.part:05d}.parquet", rows=table.num_rows) as file:
+    def table(self, name: str, table: pa.Table, prefix: str = "part") -> None:
+        """Write `table` as this split's part of the table `name`; of a table of several phases each has its prefix."""
+        with self.open(f"{name}/{prefix}-{self.part:05d}.parquet", rows=table.num_rows) as file:
             pq.write_table(table, file, compression="zstd", row_group_size=65_536)
 
     def csv(self, name: str, table: pa.Table) -> None:
@@ -177,8 +188,9 @@ class SplitWriter:
     def open(self, path: str, rows: int | None = None) -> Iterator[IO[bytes]]:
         """Open a file of a table, `table/…`, for writing."""
         with write_whole(self.folder / path) as file:
-            yield file
-        self._enter(path, rows)
+            hashed = HashedFile(file)
+            yield hashed  # type: ignore[misc]  # what tools need of a file that they write
+        self.files.append(FileEntry(path=path, bytes=hashed.bytes, sha256=hashed.sha256, rows=rows))
 
     def write(self, path: str, content: bytes) -> None:
         """Write a small file of a table, `table/…`, in one go."""
@@ -209,8 +221,3 @@ class SplitWriter:
         """The proof that the split is done."""
         counts = dict(sorted(self.counts.items()))
         return Receipt(split=self.split, key=key, files=tuple(self.files), counts=counts, facts=self.facts)
-
-    def _enter(self, path: str, rows: int | None) -> None:
-        target = self.folder / path
-        size = int(target.fs.info(target.path)["size"])
-        self.files.append(FileEntry(path=path, bytes=size, sha256=sha256_of(target), rows=rows))

@@ -8,14 +8,20 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pds
 from pydantic import Field, field_validator
+from upath import UPath
 
 from cluster.torchrun import torchrun_argv, training_environment
 from idia_core.config import Resources, SeededConfig
-from idia_core.errors import InvalidInputError, TrainingError
+from idia_core.errors import InvalidInputError, SealError, TrainingError
+from idia_core.exposure import Loader, exactness_problem, exposures
 from idia_core.model_reference import model_config
-from idia_core.shards import shard_path
-from idia_core.storage import is_local
+from idia_core.shards import BASE, LEDGER
+from idia_core.sources import source_path
+from idia_core.storage import is_local, sha256_of
+from idia_core.train_data import train_data
 from idia_core.training import (
     TrainingRecipe,
     check_nothing_skipped,
@@ -47,6 +53,8 @@ class TrainConfig(SeededConfig):
 
     recipe: TrainingRecipe = TrainingRecipe()
     """What decides the weights."""
+    exactly_once: bool = True
+    """Refuse a set that would not be shown exactly once an epoch; otherwise `exposures` says how often it is."""
     resources: Resources = Field(default=Resources(workers=1, cpus=2))
     """Each worker trains one model at a time, with all its processes."""
 
@@ -58,10 +66,59 @@ class TrainConfig(SeededConfig):
         return recipe
 
 
+def _ledger(context: StageContext) -> pl.DataFrame:
+    """The tars of all sets; `InvalidInputError` unless `verify` found each of them to be what the ledger says."""
+    ledger = pl.DataFrame(context.inputs["ledger"].read_as(LEDGER))
+    verified = pl.DataFrame(context.inputs["verified"].read("path", "sha256", "faults"))
+    sound = verified.filter(pl.col("faults") == 0).select("path", "sha256")
+    if (unverified := ledger.join(sound, on=["path", "sha256"], how="anti").sort("path")).height:
+        what = f"{unverified.height} of {ledger.height} tars are not verified, first '{unverified['path'][0]}'"
+        raise InvalidInputError(what, "stage train, input verified", "Run the stage verify on these shards.")
+    return ledger
+
+
+def _own_and_base(ledger: pl.DataFrame, name: str) -> pl.DataFrame:
+    """The tars of a set in the order in which open_clip is told of them: those that all sets share, then its own."""
+    mine = ledger.filter(pl.col("set").is_in([BASE, name]))
+    return mine.sort(pl.col("set") == name, "shard")
+
+
 def _sets(context: StageContext) -> Iterable[Split]:
-    plan = pl.DataFrame(context.inputs["plan"].read("set", "images_per_member", "shard"))
-    sets = plan.group_by("set", "images_per_member").agg(pairs=pl.len(), shards=pl.col("shard").n_unique())
-    return sets.sort("set", descending=True).to_dicts()
+    ledger = _ledger(context)
+    sets = ledger.filter(pl.col("set") != BASE).select("set", "images_per_member").unique()
+    for name, k in sets.sort("set", descending=True).iter_rows():
+        pairs = int(_own_and_base(ledger, name)["samples"].sum())
+        yield {"set": name, "images_per_member": k, "pairs": pairs}
+
+
+class _Foreteller:
+    """Says how often each member's pair will be shown, before hours are spent on it."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._config: TrainConfig = context.config
+        self._plan, self._ledger = context.inputs["plan"], _ledger(context)
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        recipe, name = self._config.recipe, split["set"]
+        loader = Loader(
+            recipe.batch_size_per_process, recipe.processes, recipe.loader_processes, int(self._config.seed or 0)
+        )
+        tars = _own_and_base(self._ledger, name)
+        sizes = tars["samples"].to_list()
+        problem = exactness_problem(sizes, loader)
+        if problem and self._config.exactly_once:
+            fix = "Set shards.exact_for to this training, or train.exactly_once: false to take what `exposures` says."
+            raise InvalidInputError(f"open_clip would not show each pair once an epoch: {problem}", f"set {name}", fix)
+        members = self._members(name)
+        shared = tars.filter(pl.col("set") == BASE).height
+        out.table("exposures", exposures(members, sizes, loader, epochs=recipe.epochs, first_shard=shared))
+
+    def _members(self, name: str) -> pa.Table:
+        columns = ["set", "identity", "key", "shard", "position"]
+        mine = (pc.field("set") == name) & pc.field("identity").is_valid()
+        files = self._plan.files
+        plan = pds.dataset([file.path for file in files], filesystem=files[0].fs, format="parquet")
+        return plan.to_table(columns=columns, filter=mine)
 
 
 class _Trainer:
@@ -70,12 +127,12 @@ class _Trainer:
     def __init__(self, context: StageContext) -> None:
         config: TrainConfig = context.config
         self._recipe = config.recipe.model_copy(update={"seed": config.seed or 0})
-        self._tars = context.inputs["tars"].root
+        self._shards, self._ledger = context.inputs["ledger"].root.parent, _ledger(context)
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
         name, recipe = split["set"], self._recipe
         with out.scratch() as scratch:
-            data = self._local_shards(name, split["shards"], scratch)
+            data = self._local_shards(name, scratch)
             flags = open_clip_flags(recipe, data, split["pairs"], name, scratch)
             log_file = scratch / name / "out.log"
             _train(flags, recipe, scratch / "torchrun.log", lambda: _report(name, log_file, recipe.epochs, out))
@@ -98,14 +155,20 @@ class _Trainer:
         out.table("models", pa.Table.from_pylist([row], MODELS))
         out.count(rows_in=split["pairs"] * recipe.epochs, rows_kept=split["pairs"] * recipe.epochs)
 
-    def _local_shards(self, name: str, shards: int, scratch: Path) -> str:
-        """The shards of a set as open_clip names them; fetched first where they are not on this machine."""
-        folder = Path(self._tars.path) / name
-        if not is_local(self._tars):
-            folder = scratch / "tars" / name
-            self._tars.fs.get((self._tars / name).path, str(folder), recursive=True)
-        first, last = (Path(shard_path(name, shard)).stem for shard in (0, shards - 1))
-        return f"{folder}/{{{first}..{last}}}.tar"
+    def _local_shards(self, name: str, scratch: Path) -> str:
+        """A set's shards as open_clip names them; those that are elsewhere are fetched first."""
+        paths = []
+        for row in _own_and_base(self._ledger, name).iter_rows(named=True):
+            path = source_path(self._shards, row["path"])
+            if not is_local(path):
+                fetched = scratch / "tars" / row["set"] / f"{row['shard']:05d}.tar"
+                fetched.parent.mkdir(parents=True, exist_ok=True)
+                path.fs.get_file(path.path, str(fetched))
+                path = UPath(fetched)
+            if sha256_of(path) != row["sha256"]:
+                raise SealError("the tar is not the one that was verified", str(path), "Run shards and verify again.")
+            paths.append(path.path)
+        return train_data(paths)
 
 
 def _train(flags: list[str], recipe: TrainingRecipe, output: Path, watch: Callable[[], None]) -> None:
@@ -138,13 +201,14 @@ def _report(name: str, log: Path, epochs: int, out: SplitWriter) -> None:
 
 STAGE = Stage(
     name="train",
-    version=2,
+    version=3,
     summary="train a CLIP model for each set",
     config=TrainConfig,
     inputs={
-        "plan": Input("which pair is in which shard (set, images_per_member, shard)"),
-        "tars": Input("the shards (a folder a set)", patterns=("*/*.tar",)),
+        "plan": Input("which pair is in which shard (set, identity, key, shard, position)"),
+        "ledger": Input("the shards (set, shard, path, samples, sha256)"),
+        "verified": Input("the shards that were read again (path, sha256, faults)"),
     },
-    phases=(Phase("models", _sets, _Trainer),),
-    tables=("models", "checkpoints", "logs"),
+    phases=(Phase("exposures", _sets, _Foreteller), Phase("models", _sets, _Trainer)),
+    tables=("models", "checkpoints", "logs", "exposures"),
 )

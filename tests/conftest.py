@@ -41,7 +41,7 @@ def tiny_demo() -> Callable[[Path], list[str]]:
         "select.min_pairs": 5,
         "shards.images_per_member": [5, 1],
         "shards.shard_size": 16,
-        "shards.multiple_of": 32,
+        "shards.exact_for.batch_size": 16,
         "train.recipe.epochs": 2,
         "train.recipe.batch_size_per_process": 16,
         "attack.candidates": 50,

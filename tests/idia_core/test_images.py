@@ -15,7 +15,6 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from idia_core.images import MAX_PIXELS, PictureStatus, decode_picture, encode_thumbnail, training_encoding
-from idia_core.leakage import pixel_digest
 
 ORIENTATION = 0x0112
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
@@ -279,12 +278,11 @@ def test_a_plain_jpeg_is_kept(options: dict[str, Any]) -> None:
     ],
 )
 def test_everything_else_becomes_a_png_with_equal_pixels(content: bytes) -> None:
-    """Any loader shows the PNG as we decode the original; its pixel digest is the original's, and it is stable."""
+    """Any loader shows the PNG as we decode the original, and it is stable."""
     encoded = _for_training(content)
     assert encoded.startswith(b"\x89PNG")
     np.testing.assert_array_equal(_naively(encoded), _decoded(content))
     np.testing.assert_array_equal(_decoded(encoded), _decoded(content))
-    assert pixel_digest(encoded) == pixel_digest(content)
     assert _for_training(content) == encoded
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from cluster.torchrun import torchrun_argv, training_environment
-from idia_core.errors import InvalidInputError, TrainingError
+from idia_core.errors import TrainingError
 from idia_core.training import (
     MODEL_CONFIG,
     Progress,
@@ -54,14 +54,6 @@ def test_the_flags_say_what_the_recipe_says() -> None:
     assert (args.epochs, args.lr, args.beta2, args.seed, args.grad_clip_norm) == (7, 0.002, 0.95, 11, 1.0)
     assert (args.train_num_samples, args.batch_size) == (2 * recipe.global_batch_size, recipe.batch_size_per_process)
     assert (args.device, args.workers, args.local_loss, args.gather_with_grad) == ("cpu", 0, True, True)
-
-
-@pytest.mark.parametrize("samples", [0, 95, 97])
-def test_pairs_that_do_not_fill_the_batches_are_refused(samples: int) -> None:
-    """Otherwise open_clip would show some pairs twice an epoch."""
-    recipe = TrainingRecipe(processes=2, batch_size_per_process=48)
-    with pytest.raises(InvalidInputError, match="global batch of 96"):
-        open_clip_flags(recipe, "x.tar", samples, "k1", Path("logs"))
 
 
 def test_progress_is_read_from_the_newest_line() -> None:
