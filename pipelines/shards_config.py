@@ -2,12 +2,13 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from idia_core.base_inputs import ListColumns
 from idia_core.config import SeededConfig, Strict
 from idia_core.images import MAX_PIXELS
 from idia_core.leakage import MAX_DISTANCE
+from idia_core.member_captions import check_templates
 from idia_core.shards import ExactFor, Mode
 
 
@@ -61,6 +62,12 @@ class ShardsConfig(SeededConfig):
     """Where `leak_model` runs: cpu, cuda, cuda:1."""
     tolerate_failed_inputs: int = Field(default=0, ge=0)
     """Go on without up to this many damaged base files; what can be read of them is used."""
+
+    @field_validator("caption_templates")
+    @classmethod
+    def _templates_hold_a_name(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        check_templates(templates)
+        return templates
 
     @model_validator(mode="after")
     def _model_and_cosine(self) -> Self:
