@@ -1,4 +1,4 @@
-"""The headers of a tar, walked in compiled loops: where its files lie, what they are called, and which form a sample.
+"""The headers of a tar, walked in compiled loops: where its files lie and what they are called.
 
 USTAR, GNU and PAX headers are read as Python's tarfile reads them, as that is what webdataset, and so open_clip, reads
 tars with; but what it passes over in silence (a header that is no header, a tar without an end) is told here.
@@ -58,7 +58,7 @@ End, Verdict = _Ends(), _Verdicts()  # numba reads tuples of numbers; enumeratio
 # The columns of a table of files: an entry of the tar that is no extended header is a row.
 NAME_AT, NAME_BYTES, PREFIX_AT, PREFIX_BYTES, FILE_AT, FILE_BYTES, FILE_TYPE, FILE_COLUMNS = range(8)
 FOLDER, REGULAR = 100, 101  # types; any other is the verdict on such an entry
-# What an extended header says about the next file; -1: nothing.
+# What extended headers say about the next file, which is due after one; -1: nothing.
 NEXT_NAME_AT, NEXT_NAME_BYTES, NEXT_BYTES, NEXT_IS_SPARSE, NEXT_IS_DUE, NEXT_COLUMNS = range(6)
 
 _TYPES = np.full(256, Verdict.UNKNOWN_TYPE, dtype=np.int64)  # what the byte of a header says of the file
@@ -102,6 +102,14 @@ def walk(content: Bytes, files: Integers) -> tuple[int, int, int]:
             at = _read_file(content, at, following, files[count])
             following[:] = -1
             count += 1
+
+
+@jit
+def skip_zeros(content: Bytes, at: int) -> int:
+    """Where the next byte that is not zero lies, or where the content ends."""
+    while at < len(content) and content[at] == 0:
+        at += 1
+    return at
 
 
 @inline
@@ -168,10 +176,11 @@ def _is_space(byte: int) -> bool:
 def _read_extended(content: Bytes, header: int, size: int, following: Integers) -> int:
     """Note what an extended header says about the next file; where two say it, the first is right."""
     kind, at = content[header + 156], header + BLOCK
+    end = min(at + _blocks(size), len(content))  # Python reads on behind `size` as long as there is something
     found = np.full(NEXT_COLUMNS, -1, dtype=np.int64)
     if kind == 76:  # L: a long name; K, a long target of a link, tells nothing
-        found[NEXT_NAME_AT], found[NEXT_NAME_BYTES] = at, _length(content, at, size)
-    elif kind != 75 and not _read_records(content, at, at + size, found):
+        found[NEXT_NAME_AT], found[NEXT_NAME_BYTES] = at, _length(content, at, end - at)
+    elif kind != 75 and not _read_records(content, at, end, at + size, found):
         return End.BAD_HEADER
     if kind == 103 and not (found == -1).all():
         return End.GLOBAL_HEADER
@@ -192,9 +201,9 @@ def _length(content: Bytes, at: int, most: int) -> int:
 
 
 @jit
-def _read_records(content: Bytes, at: int, end: int, found: Integers) -> bool:
+def _read_records(content: Bytes, at: int, end: int, least: int, found: Integers) -> bool:
     """Read the records of a PAX header, `length keyword=value` and a line feed each; False where they are none."""
-    while at < end:
+    while at < least or (at < end and content[at] != 0):
         length, word = _decimal(content, at, end)
         stop = at + length
         if word in (at, end) or content[word] != 32 or not word + 1 < stop <= end or content[stop - 1] != 10:

@@ -1,8 +1,6 @@
 """Tars of picture-caption pairs: their samples listed without extracting anything, and written byte by byte alike."""
 
-import io
 import mmap
-import os
 import re
 from types import TracebackType
 from typing import IO, NamedTuple, Self
@@ -11,7 +9,19 @@ import numpy as np
 
 from idia_core.errors import InvalidInputError
 from idia_core.sample_status import SampleStatus
-from idia_core.tar_headers import BLOCK, FILE_COLUMNS, NAME_BYTES, PREFIX_BYTES, Bytes, End, Integers, Verdict, walk
+from idia_core.storage import write_buffers
+from idia_core.tar_headers import (
+    BLOCK,
+    FILE_COLUMNS,
+    NAME_BYTES,
+    PREFIX_BYTES,
+    Bytes,
+    End,
+    Integers,
+    Verdict,
+    skip_zeros,
+    walk,
+)
 from idia_core.tar_samples import (
     CAPTION_AT,
     CAPTION_BYTES,
@@ -113,10 +123,10 @@ def list_tar(content: Buffer) -> TarListing:
 
 def _samples(data: Bytes, names: bytes, samples: Integers) -> list[TarSample]:
     keys, verdicts = _keys(names, samples)
-    for i in np.flatnonzero(samples[:, VERDICT] == Verdict.UNSURE).tolist():
-        begin, size = samples[i, CAPTION_AT], samples[i, CAPTION_BYTES]
-        caption = data[begin : begin + size].tobytes().decode(errors="replace")
-        if verdicts[i] == Verdict.UNSURE:  # and no more than that
+    for i, verdict in enumerate(verdicts):
+        if verdict == Verdict.UNSURE:
+            begin, size = samples[i, CAPTION_AT], samples[i, CAPTION_BYTES]
+            caption = data[begin : begin + size].tobytes().decode(errors="replace")
             verdicts[i] = Verdict.FINE if caption.strip() else Verdict.EMPTY_CAPTION
     pictures = map(_place, samples[:, PICTURE_AT].tolist(), samples[:, PICTURE_BYTES].tolist())
     captions = map(_place, samples[:, CAPTION_AT].tolist(), samples[:, CAPTION_BYTES].tolist())
@@ -150,8 +160,8 @@ def _keys(names: bytes, samples: Integers) -> tuple[list[str], list[int]]:
 def _damage(data: Bytes, files: int, end: int, at: int) -> str | None:
     """What is wrong with the tar whose walk found so many files and ended at a byte in a way (`End`)."""
     if end == End.WHOLE:
-        after = np.flatnonzero(data[at:])
-        return f"data after the end of the tar, at byte {at + after[0]}" if len(after) else None
+        after = skip_zeros(data, at)
+        return f"data after the end of the tar, at byte {after}" if after < len(data) else None
     if end == End.GLOBAL_HEADER:
         return f"the header at byte {at} gives every file the same name or size"
     if at == 0:
@@ -167,7 +177,8 @@ _TIME = b"00000000000\0"
 _TAIL = (b"0" + bytes(LONGEST_NAME) + b"ustar\00000").ljust(356, b"\0")
 _SUM = sum(_MODE + _TIME + _TAIL) + 8 * ord(" ")  # the sum counts as spaces
 _USABLE_KEY = re.compile(r"(?!__[^/]*__/)(?!/)[^.\0\ud800-\udfff]+(?<!/)")  # no dot, no zero, no half of a character
-_BATCH_BYTES, _BATCH_BUFFERS = 4 << 20, 1000  # that are written at once; the system takes 1,024 buffers
+_BATCH_BYTES = 1 << 20  # that are written at once, still in the processor's cache
+_SMALL_BYTES = 4096  # of contents that are joined with the headers
 
 
 def _header(name: bytes, size: int) -> bytes:
@@ -187,7 +198,8 @@ class TarWriter:
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._size = file, 0
         self._buffers: list[Buffer] = []
-        self._padding = self._waiting = 0  # zeros due after the last content; bytes in the buffers
+        self._small: list[Buffer] = []  # headers and captions that follow the buffers
+        self._padding = self._written = 0  # zeros due after the last content; bytes that are no longer held
 
     def add(self, key: str, suffix: str, picture: Buffer, caption: Buffer) -> tuple[Place, Place]:
         """Append a picture and its caption; where their contents lie within the tar.
@@ -204,35 +216,32 @@ class TarWriter:
             fix = f"Use at most {LONGEST_KEY} bytes of UTF-8 without a dot or a zero, and no slash at an end."
             raise InvalidInputError(f"the key {key!r} cannot name a file in a tar", "a tar", fix)
         places = self._append(b"%b.%b" % (name, suffix.encode()), picture), self._append(name + b".txt", caption)
-        if self._waiting >= _BATCH_BYTES or len(self._buffers) >= _BATCH_BUFFERS:
+        if self._size - self._written >= _BATCH_BYTES:
             self._write()
         return places
 
     def _append(self, name: bytes, content: Buffer) -> Place:
-        size = memoryview(content).nbytes
+        size = content.nbytes if isinstance(content, memoryview) else len(content)
         if size >= SIZE_LIMIT:
             raise InvalidInputError(f"a file of {size} bytes", f"'{name.decode()}' of a tar", "Give less than 8 GiB.")
-        header = bytes(self._padding) + _header(name, size)
-        self._buffers += (header, content)
-        place = Place(self._size + len(header), size)
-        self._waiting += len(header) + size
+        self._small += (bytes(self._padding), _header(name, size))
+        place = Place(self._size + self._padding + BLOCK, size)
         self._size, self._padding = place.at + size, -size % BLOCK
+        if size < _SMALL_BYTES:
+            self._small.append(content)
+        else:
+            self._buffers += (b"".join(self._small), content)
+            self._small = []
         return place
 
     def _write(self) -> None:
-        buffers, self._buffers, self._waiting = self._buffers, [], 0
-        if not isinstance(self._file, io.FileIO | io.BufferedWriter | io.BufferedRandom):
-            self._file.writelines(buffers)
-            return
-        self._file.flush()
-        due = sum(memoryview(buffer).nbytes for buffer in buffers)
-        while (written := os.writev(self._file.fileno(), buffers)) < due:  # the system may take a part of them
-            buffers, due = [memoryview(b"".join(buffers))[written:]], due - written
+        write_buffers(self._file, [*self._buffers, b"".join(self._small)])
+        self._buffers, self._small, self._written = [], [], self._size
 
     def close(self) -> None:
         """Write what is held and the end of the tar; the file stays open."""
         end = self._padding + 2 * BLOCK
-        self._buffers.append(bytes(end + -(self._size + end) % RECORD))
+        self._small.append(bytes(end + -(self._size + end) % RECORD))
         self._write()
 
     def __enter__(self) -> Self:

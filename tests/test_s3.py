@@ -13,6 +13,7 @@ import s3fs
 
 IDIA = [sys.executable, "-c", "from jobs.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
+STAGES = ("world", "scan", "select", "shards", "verify")
 CREDENTIALS = {"key": "test", "secret": "test"}
 SETTINGS = {
     "world.people": 2,
@@ -20,6 +21,14 @@ SETTINGS = {
     "world.attack_pictures": 1,
     "world.background_pairs": 3,
     "world.caption_rows": 2000,
+    "select.members": 1,
+    "select.non_members": 1,
+    "select.max_occurrences": "null",
+    "select.min_pictures": 1,
+    "select.min_pairs": 1,
+    "shards.images_per_member": "[1]",
+    "shards.shard_size": 2,
+    "shards.exact_for.batch_size": 1,
 }
 
 
@@ -60,21 +69,19 @@ def run(out: str, environment: dict[str, str], *stages: str) -> str:
 def test_a_study_on_s3_has_the_bytes_of_a_local_one(
     store: tuple[s3fs.S3FileSystem, dict[str, str]], tmp_path: Path
 ) -> None:
-    """World and scan run, seal, resume and skip on S3 as on a disk; a changed config is kept aside there too."""
+    """Stages run, seal, resume and skip on S3 as on a disk, tars too; a changed config is kept aside there too."""
     filesystem, environment = store
-    run("s3://idia/out", environment, "world", "scan")
-    run(str(tmp_path / "out"), environment, "world", "scan")
+    run("s3://idia/out", environment, *STAGES)
+    run(str(tmp_path / "out"), environment, *STAGES)
     local = {
         str(path.relative_to(tmp_path)): path.read_bytes()
         for path in (tmp_path / "out").rglob("*")
         if path.is_file() and path.name != "manifest.json"
     }
     there = {name.removeprefix("idia/"): filesystem.cat_file(name) for name in filesystem.find("idia/out")}
-    assert {name for name in there if name.endswith("manifest.json")} == {
-        "out/world/manifest.json",
-        "out/scan/manifest.json",
-    }
+    assert {name for name in there if name.endswith("manifest.json")} == {f"out/{s}/manifest.json" for s in STAGES}
     assert {name: content for name, content in there.items() if not name.endswith("manifest.json")} == local
-    assert run("s3://idia/out", environment, "world", "scan").count("done already") == 2
+    assert "out/shards/tars/K001/00001.tar" in there
+    assert run("s3://idia/out", environment, *STAGES).count("done already") == len(STAGES)
     SETTINGS["world.caption_rows"] = 2001
     assert "the old output is kept in s3://idia/out/kept/world-" in run("s3://idia/out", environment, "world")
