@@ -12,7 +12,7 @@ from idia_core.base_tables import read_table, table_splits
 from idia_core.base_tars import beside, read_tar, tar_splits
 from idia_core.errors import InvalidInputError
 
-__all__ = ["BasePart", "BaseSample", "Kind", "ListColumns", "base_splits", "kind_of", "read_split"]
+__all__ = ["BasePart", "BaseSample", "Kind", "ListColumns", "base_files", "base_splits", "kind_of", "read_split"]
 
 
 class Kind(StrEnum):
@@ -36,7 +36,7 @@ def kind_of(files: Sequence[UPath]) -> Kind:
     Raises `InvalidInputError` for files of two kinds, and for one of none.
     """
     first: dict[Kind, UPath] = {}
-    for file in _without_companions(files):
+    for file in base_files(files):
         kind = KINDS.get(file.suffix)
         if kind is None:
             raise InvalidInputError("no base pairs", str(file), f"Give files that end with {', '.join(KINDS)}.")
@@ -50,7 +50,8 @@ def kind_of(files: Sequence[UPath]) -> Kind:
     return next(iter(first))
 
 
-def _without_companions(files: Sequence[UPath]) -> list[UPath]:
+def base_files(files: Sequence[UPath]) -> list[UPath]:
+    """The files that hold pairs, without what img2dataset writes beside a tar."""
     companions = beside([file for file in files if file.suffix == ".tar"])
     return [file for file in files if str(file) not in companions]
 
@@ -62,7 +63,7 @@ def base_splits(files: Sequence[UPath], columns: ListColumns, images: str | None
     `InvalidInputError` for files of two kinds and for one that cannot be read, `MissingInputError` without the folder.
     """
     kind = kind_of(files)
-    for file in _without_companions(files):
+    for file in base_files(files):
         if kind is Kind.TARS:
             splits = tar_splits(file)
         elif kind is Kind.TABLES:

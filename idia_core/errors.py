@@ -59,6 +59,10 @@ class BusyError(IdiaError):
     """Another run is writing to the same place."""
 
 
+class StorageError(IdiaError):
+    """There is no room for what is to be written."""
+
+
 class SealError(IdiaError):
     """A sealed output is not what its manifest says."""
 

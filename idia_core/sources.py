@@ -1,16 +1,19 @@
 """The tars that planned pairs are copied from, read at the places that the plan gives, on any file system."""
 
 import os
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 import polars as pl
 from upath import UPath
 
+from idia_core.base_samples import reading
 from idia_core.errors import InvalidInputError
 from idia_core.storage import as_path, is_local
 
 OPEN_FILES = 256
+PLACE_COLUMNS = ("picture_at", "picture_bytes", "caption_at", "caption_bytes")
 
 
 def source_path(folder: UPath, source: str) -> UPath:
@@ -22,46 +25,41 @@ class SampleReader:
     """Reads pictures and captions of planned pairs out of their tars."""
 
     def __init__(self, folder: UPath) -> None:
-        self._folder = folder
+        self._path = cache(partial(source_path, folder))  # a shuffled tar is gathered from thousands of others
         self._file = lru_cache(OPEN_FILES)(_OpenFile)
 
-    def read(self, rows: pl.DataFrame) -> list[tuple[memoryview, memoryview]]:
-        """Picture and caption of each row of a `PLAN` or `LISTING`, in order.
+    def read(self, rows: pl.DataFrame) -> Iterator[tuple[memoryview, memoryview]]:
+        """Picture and caption of each row of a `PLAN` or `LISTING`, in order; local ones are read as they are wanted.
 
         Raises `InvalidInputError` for a tar that is gone or shorter than it was when it was listed.
         """
-        places = rows.select(
-            "source",
-            start=pl.min_horizontal("picture_at", "caption_at"),
-            stop=pl.max_horizontal(
-                pl.col("picture_at") + pl.col("picture_bytes"), pl.col("caption_at") + pl.col("caption_bytes")
-            ),
-        )
-        spans = self._spans(places)
-        columns = ("picture_at", "picture_bytes", "caption_at", "caption_bytes")
-        found = []
-        for span, start, (p_at, p_size, c_at, c_size) in zip(
-            spans, places["start"], rows.select(columns).iter_rows(), strict=True
+        sources = rows["source"].to_list()
+        places = [rows[column].to_list() for column in PLACE_COLUMNS]
+        starts = [min(picture, caption) for picture, _, caption, _ in zip(*places, strict=True)]
+        stops = [max(picture + size, caption + more) for picture, size, caption, more in zip(*places, strict=True)]
+        for span, start, picture_at, picture_bytes, caption_at, caption_bytes in zip(
+            self._spans(sources, starts, stops), starts, *places, strict=True
         ):
-            picture, caption = p_at - start, c_at - start
-            found.append((span[picture : picture + p_size], span[caption : caption + c_size]))
-        return found
+            picture, caption = picture_at - start, caption_at - start
+            yield span[picture : picture + picture_bytes], span[caption : caption + caption_bytes]
 
-    def _spans(self, places: pl.DataFrame) -> list[memoryview]:
-        """The bytes from `start` to `stop` of each source; those of one remote file system are fetched together."""
-        paths = {source: source_path(self._folder, source) for source in places["source"].unique()}
+    def _spans(self, sources: list[str], starts: list[int], stops: list[int]) -> Iterator[memoryview]:
+        """The bytes from start to stop of each source; those of one remote file system are fetched together."""
+        paths = {source: self._path(source) for source in set(sources)}
         if all(is_local(path) for path in paths.values()):
-            return [
-                self._file(paths[source].path).read(start, stop - start) for source, start, stop in places.iter_rows()
-            ]
-        return self._fetched(places, paths)
+            for source, start, stop in zip(sources, starts, stops, strict=True):
+                yield self._file(paths[source].path).read(start, stop - start)
+            return
+        yield from self._fetched(pl.DataFrame({"source": sources, "start": starts, "stop": stops}), paths)
 
     @staticmethod
     def _fetched(places: pl.DataFrame, paths: dict[str, UPath]) -> list[memoryview]:
         spans: dict[int, memoryview] = {}
         for (source,), rows in places.with_row_index().partition_by("source", as_dict=True).items():
             path = paths[str(source)]
-            content = path.fs.cat_ranges([path.path] * rows.height, rows["start"].to_list(), rows["stop"].to_list())
+            names, places_of = [path.path] * rows.height, (rows["start"].to_list(), rows["stop"].to_list())
+            with reading(path, "tar"):
+                content = path.fs.cat_ranges(names, *places_of, on_error="raise")
             for index, length, got in zip(rows["index"], rows["stop"] - rows["start"], content, strict=True):
                 spans[index] = _whole(got, length, str(path))
         return [spans[index] for index in range(places.height)]

@@ -1,5 +1,6 @@
 """Files at any fsspec URL: found by pattern, written whole or not at all."""
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -8,7 +9,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -16,9 +17,13 @@ from typing import IO
 from typing_extensions import Buffer
 from upath import UPath
 
-from idia_core.errors import BusyError, MissingInputError, UsageError
+from idia_core.errors import BusyError, MissingInputError, StorageError, UsageError
 
 TEMPORARY_SUFFIX = ".tmp"
+BUFFERS_AT_ONCE = 1000
+"""The system takes 1,024."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a disk says to a writer alone: it is full, the user's share of it is, or the file may not grow."""
 
 
 def is_local(path: UPath) -> bool:
@@ -44,20 +49,23 @@ def write_whole(path: UPath) -> Iterator[IO[bytes]]:
 
     The bytes go to a temporary file: beside the target and renamed where the target is local, in the
     system's temporary folder and uploaded with one PUT elsewhere. On an error nothing is left behind.
+    Raises `StorageError` where there is no room for it.
     """
-    if is_local(path):
-        folder = Path(path.path).parent
-        folder.mkdir(parents=True, exist_ok=True)
-    else:
-        folder = Path(tempfile.gettempdir())
+    folder = Path(path.path).parent if is_local(path) else Path(tempfile.gettempdir())
     temporary = folder / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             yield file
         if is_local(path):
             temporary.replace(path.path)
         else:
             path.fs.put_file(str(temporary), path.path)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        what, where = f"it cannot be written: {os.strerror(error.errno)}", str(path if is_local(path) else folder)
+        raise StorageError(what, where, "Make room there and run again: what is done stays.") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -66,6 +74,23 @@ def write_text(path: UPath, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with write_whole(path) as file:
         file.write(text.encode())
+
+
+def write_buffers(file: IO[bytes], buffers: Sequence[Buffer]) -> int:
+    """Append buffers to a file, to one of the system in as few calls as it takes; returns how many bytes they are."""
+    views = [memoryview(buffer) for buffer in buffers]
+    if not isinstance(file, io.FileIO | io.BufferedWriter | io.BufferedRandom):
+        file.writelines(views)
+        return sum(view.nbytes for view in views)
+    file.flush()
+    total = 0
+    for first in range(0, len(views), BUFFERS_AT_ONCE):
+        some = views[first : first + BUFFERS_AT_ONCE]
+        due = sum(view.nbytes for view in some)
+        total += due
+        while (written := os.writev(file.fileno(), some)) < due:  # the system may take a part of them
+            some, due = [memoryview(b"".join(some))[written:]], due - written
+    return total
 
 
 class HashedFile(io.RawIOBase):
@@ -86,6 +111,13 @@ class HashedFile(io.RawIOBase):
         size = memoryview(content).nbytes
         self.bytes += size
         return size
+
+    def writelines(self, contents: Iterable[Buffer], /) -> None:
+        """Append the contents one after another."""
+        buffers = list(contents)
+        for buffer in buffers:
+            self._digest.update(buffer)
+        self.bytes += write_buffers(self._file, buffers)
 
     def tell(self) -> int:
         """How many bytes were written."""

@@ -212,7 +212,7 @@ class _Summer:
         self._context = context
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
-        check_failures(self._context, "captions")
+        check_failures(self._context, self._context.inputs["captions"].files)
         from pipelines.scan_tables import write_tables  # noqa: PLC0415 - its plots load slowly, and searching needs none
 
         write_tables(self._context, out)

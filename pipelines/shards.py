@@ -1,6 +1,6 @@
 """`shards`: the training sets for each K, as WebDataset tars that open_clip reads (paper, Section 5.1)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import polars as pl
 import pyarrow as pa
@@ -8,10 +8,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 
+from idia_core.base_inputs import base_files
 from idia_core.errors import InvalidInputError, LeakageError
 from idia_core.identities import Role, attackable
 from idia_core.leakage import leakage
 from idia_core.member_captions import shortfall
+from idia_core.model_reference import ModelReference
 from idia_core.sample_status import SampleStatus
 from idia_core.shards import (
     BASE,
@@ -59,8 +61,9 @@ class _Checker:
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
         config: ShardsConfig = self._config
-        for field in ("background", "pairs"):
-            check_failures(self._context, field)
+        check_failures(
+            self._context, base_files(self._context.inputs["background"].files)
+        )  # the members' pairs are read in full or not at all
         listing = _listing(self._context, "identity", "key", "status")
         short = shortfall(
             listing.select("identity", "status").to_arrow(), _members(self._context), config.images_per_member
@@ -215,6 +218,11 @@ class _Summer:
                 out.write(f"train_data/{planned['set']}.txt", f"{train_data([*base, *own])}\n".encode())
 
 
+def _named_files(config: ShardsConfig) -> Mapping[str, str]:
+    files = ModelReference.parse(config.leak_model).files() if config.leak_model else ()
+    return {f"leak_model.{place}": str(path) for place, path in enumerate(files)}
+
+
 STAGE = Stage(
     name="shards",
     version=2,
@@ -251,5 +259,6 @@ STAGE = Stage(
         "ledger",
         "train_data",
     ),
+    named_files=_named_files,
     preview=preview,
 )

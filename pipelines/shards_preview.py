@@ -21,6 +21,7 @@ DECODED_A_SECOND, WRITTEN_A_SECOND = 300, 400e6
 class _Size(NamedTuple):
     pairs: int
     bytes: int
+    files: int = 0
 
 
 def preview(context: StageContext) -> Preview:
@@ -40,20 +41,21 @@ def preview(context: StageContext) -> Preview:
 
 
 def _set(config: ShardsConfig, base: _Size, members: _Size, k: int) -> dict[str, Any]:
-    total, left_out, tars, written = base.pairs + members.pairs, 0, 0, members.bytes
+    total, left_out, written = base.pairs + members.pairs, 0, members.bytes
+    tars = min(config.member_shards or base.files, members.pairs)
     if config.mode == "rewrite":
         shape = Shape(config.shard_size, config.exact_for)
         left_out = total % shape.multiple()
         tars = shape.shards(total - left_out)
         written += base.bytes * max(0, base.pairs - left_out) // max(1, base.pairs)
     counts = {"pairs": total - left_out, "members_pairs": members.pairs, "base_pairs_left_out": left_out}
-    return {"set": set_name(k), **counts, "new_tars": tars or None, "bytes": written}
+    return {"set": set_name(k), **counts, "new_tars": tars, "bytes": written}
 
 
 def _base(context: StageContext) -> _Size:
     config: ShardsConfig = context.config
-    splits = base_splits(context.inputs["background"].files, config.lists, config.images)
-    return _Size(sum(_pairs(split) for split in splits), _file_bytes(context, "background"))
+    splits = list(base_splits(context.inputs["background"].files, config.lists, config.images))
+    return _Size(sum(_pairs(split) for split in splits), _file_bytes(context, "background"), len(splits))
 
 
 def _pairs(split: Mapping[str, Any]) -> int:

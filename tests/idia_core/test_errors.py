@@ -20,6 +20,7 @@ TREE = {
     "LeakageError": "InvalidInputError",
     "BudgetError": "IdiaError",
     "BusyError": "IdiaError",
+    "StorageError": "IdiaError",
     "SealError": "IdiaError",
     "WorkerLostError": "IdiaError",
     "TrainingError": "IdiaError",
