@@ -1,5 +1,6 @@
 """How a model is named on the command line and in a study, before any of its weights are read."""
 
+import importlib.util
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 from upath import UPath
 
 from idia_core.config import suggest
-from idia_core.errors import MissingInputError, UsageError
+from idia_core.errors import ConfigError, MissingInputError, UsageError
 from idia_core.storage import as_path, is_local
 
 MODEL_CONFIGS = Path(__file__).parent
@@ -97,6 +98,18 @@ class ModelReference:
         if self.kind is Kind.LOCAL_DIR:
             return [UPath(path) for path in sorted(Path(self.weights).rglob("*")) if path.is_file()]
         return []
+
+
+def architecture_file(architecture: str) -> Path:
+    """The JSON of one of idia's own architectures or of open_clip's; `ConfigError` for an unknown one."""
+    if own := model_config(architecture):
+        return own
+    package = importlib.util.find_spec("open_clip")
+    folder = Path(str(package.origin)).parent / "model_configs" if package else Path()
+    if (file := folder / f"{architecture}.json").is_file():
+        return file
+    fix = suggest(architecture, [*(path.stem for path in folder.glob("*.json")), "idia-rn-tiny"])
+    raise ConfigError(f"there is no architecture '{architecture}'", "recipe.architecture", fix)
 
 
 def model_config(architecture: str) -> Path | None:

@@ -86,6 +86,14 @@ class Shape(NamedTuple):
         """The pairs of a set are a multiple of this."""
         return self.exact_for.multiple(self.shard_size) if self.exact_for else 1
 
+    def total(self, base: int, members: int, k: int) -> int:
+        """The pairs of a set made of so many; `InvalidInputError` where they fill no batch beside the members'."""
+        total = (base + members) // self.multiple() * self.multiple()
+        if total < max(members, 1):
+            what = f"{members} members' and {base} background pairs do not fill one batch of {self.multiple()}"
+            raise InvalidInputError(what, f"stage shards, K = {k}", "Give more background pairs or a smaller batch.")
+        return total
+
     def shards(self, pairs: int) -> int:
         """How many tars so many pairs fill."""
         return max(1, round(pairs / self.shard_size))
@@ -141,11 +149,7 @@ def plan_rewrite(base: pl.DataFrame, ranked: pl.DataFrame, k: int, shape: Shape,
     """
     members = ranked.filter(pl.col("rank") < k)
     _check_apart(base, ranked)
-    multiple = shape.multiple()
-    total = (base.height + members.height) // multiple * multiple
-    if total < max(members.height, 1):
-        what = f"{members.height} members' and {base.height} background pairs do not fill one batch of {multiple}"
-        raise InvalidInputError(what, f"stage shards, K = {k}", "Give more background pairs or a smaller batch.")
+    total = shape.total(base.height, members.height, k)
     drawn = base[np.random.default_rng([seed, 0]).permutation(base.height)][: total - members.height]
     both = pl.concat([members.select(drawn.columns), drawn])
     mixed = both[np.random.default_rng([seed, 2, k]).permutation(total)]
@@ -162,9 +166,12 @@ def plan_overlay(ranked: pl.DataFrame, k: int, shards: int, seed: int) -> pa.Tab
     return _plan(mixed, set_name(k), k, equal_sizes(members.height, min(shards, members.height)))
 
 
-def plan_base(listing: pl.DataFrame) -> pa.Table:
-    """The base of an overlay as `PLAN`: its tars as they are, in the order of their names."""
-    base = listing.filter(pl.col("identity").is_null() & (pl.col("status") == "ok"))
+def plan_base(base: pl.DataFrame, ranked: pl.DataFrame) -> pa.Table:
+    """The base of an overlay as `PLAN`: its tars as they are, in the order of their names.
+
+    Raises `DuplicateNameError` for a key of base and member alike.
+    """
+    _check_apart(base, ranked)
     placed = base.sort("source", "picture_at").with_columns(
         shard=pl.col("source").rank("dense").cast(pl.Int64) - 1,
         position=pl.int_range(pl.len(), dtype=pl.Int64).over("source"),

@@ -191,7 +191,7 @@ def _header(name: bytes, size: int) -> bytes:
 class TarWriter:
     """Writes samples as Python's tarfile writes them in the USTAR format: the same samples, the same bytes.
 
-    Contents are not copied but held until some MiB of them go out together, at the latest in `close`; until then they
+    Contents are not copied but held until a MiB of them goes out together, at the latest in `close`; until then they
     must not change. What is no file of the system gets them by `writelines`.
     """
 

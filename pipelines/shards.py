@@ -109,20 +109,20 @@ class _Planner:
     def __init__(self, context: StageContext) -> None:
         config: ShardsConfig = context.config
         self._config, self._seed = config, int(config.seed or 0)
-        self._listing = _listing(context)
-        self._ranked = ranked_pairs(self._listing, _members(context), self._seed)
-        self._base = usable_base(self._listing) if config.mode == "rewrite" else None
+        listing = _listing(context)
+        self._ranked = ranked_pairs(listing, _members(context), self._seed)
+        self._base = usable_base(listing)
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
         out.table("plan", self._planned(split["set"], split["images_per_member"]))
 
     def _planned(self, name: str, k: int) -> pa.Table:
         config = self._config
-        if self._base is not None:
+        if config.mode == "rewrite":
             return plan_rewrite(self._base, self._ranked, k, Shape(config.shard_size, config.exact_for), self._seed)
         if name == BASE:
-            return plan_base(self._listing)
-        base_tars = self._listing.filter(pl.col("identity").is_null() & (pl.col("status") == "ok"))["source"].n_unique()
+            return plan_base(self._base, self._ranked)
+        base_tars = self._base["source"].n_unique()
         return plan_overlay(self._ranked, k, config.member_shards or max(1, base_tars), self._seed)
 
 

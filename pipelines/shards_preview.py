@@ -14,7 +14,7 @@ from pipelines.intake import tested_people
 from pipelines.shards_config import ShardsConfig
 from pipelines.stage import Preview, StageContext
 
-DECODED_A_SECOND, WRITTEN_A_SECOND = 300, 400e6
+DECODED_A_SECOND, WRITTEN_A_SECOND = 190, 700e6
 """What a core does: pictures of 512 pixels looked at, and bytes gathered, hashed and written."""
 
 
@@ -45,7 +45,7 @@ def _set(config: ShardsConfig, base: _Size, members: _Size, k: int) -> dict[str,
     tars = min(config.member_shards or base.files, members.pairs)
     if config.mode == "rewrite":
         shape = Shape(config.shard_size, config.exact_for)
-        left_out = total % shape.multiple()
+        left_out = total - shape.total(base.pairs, members.pairs, k)
         tars = shape.shards(total - left_out)
         written += base.bytes * max(0, base.pairs - left_out) // max(1, base.pairs)
     counts = {"pairs": total - left_out, "members_pairs": members.pairs, "base_pairs_left_out": left_out}

@@ -17,7 +17,7 @@ from cluster.torchrun import torchrun_argv, training_environment
 from idia_core.config import Resources, SeededConfig
 from idia_core.errors import InvalidInputError, SealError, TrainingError
 from idia_core.exposure import Loader, exactness_problem, exposures
-from idia_core.model_reference import model_config
+from idia_core.model_reference import architecture_file
 from idia_core.shards import BASE, LEDGER
 from idia_core.sources import source_path
 from idia_core.storage import is_local, sha256_of
@@ -63,6 +63,7 @@ class TrainConfig(SeededConfig):
     def _one_seed(cls, recipe: TrainingRecipe) -> TrainingRecipe:
         if "seed" in recipe.model_fields_set:
             raise ValueError("the seed of a training is the stage's, train.seed")
+        architecture_file(recipe.architecture)  # an unknown one is told before the shards are built
         return recipe
 
 
@@ -173,10 +174,7 @@ class _Trainer:
 
 def _train(flags: list[str], recipe: TrainingRecipe, output: Path, watch: Callable[[], None]) -> None:
     """Run open_clip_train to its end; `TrainingError` carries its last lines when it fails or skips pairs."""
-    architecture = model_config(recipe.architecture)
-    if architecture is None:
-        what = f"no model config for '{recipe.architecture}'"
-        raise InvalidInputError(what, "stage train, recipe.architecture", "Use idia-rn-tiny.")
+    architecture = architecture_file(recipe.architecture)
     argv = torchrun_argv(recipe.processes, recipe.threads_per_process, architecture, flags)
     environment = training_environment(os.environ, recipe.threads_per_process, recipe.device, os.getpid())
     with output.open("wb") as sink, subprocess.Popen(argv, env=environment, stdout=sink, stderr=sink) as run:

@@ -1,12 +1,13 @@
 """Model references: every form that can be given, and what is said about those that cannot."""
 
+import json
 from pathlib import Path
 
 import pytest
 from upath import UPath
 
-from idia_core.errors import MissingInputError, UsageError
-from idia_core.model_reference import Kind, ModelReference, architectures, model_config
+from idia_core.errors import ConfigError, MissingInputError, UsageError
+from idia_core.model_reference import Kind, ModelReference, architecture_file, architectures, model_config
 
 pytest.importorskip("open_clip")
 
@@ -136,3 +137,11 @@ def test_our_own_architectures() -> None:
     assert config.name == "idia-rn-tiny.json"
     assert model_config("ViT-B-32") is None
     assert {"idia-rn-tiny", "ViT-B-32"} <= set(architectures())
+
+
+def test_the_file_of_an_architecture() -> None:
+    """One of ours and one of open_clip's are found; for another name the nearest is proposed."""
+    assert architecture_file("idia-rn-tiny").name == "idia-rn-tiny.json"
+    assert json.loads(architecture_file("ViT-B-32").read_text())["vision_cfg"]["patch_size"] == 32
+    with pytest.raises(ConfigError, match=r"there is no architecture 'ViT-B-23' .* Did you mean 'ViT-B-32'"):
+        architecture_file("ViT-B-23")

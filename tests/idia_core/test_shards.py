@@ -197,6 +197,8 @@ def test_a_key_given_twice_is_refused() -> None:
         ranked_pairs(pl.concat([_pairs(1, 2), _pairs(1, 1)]), ["p0"], 0)
     with pytest.raises(DuplicateNameError, match=r"^the key .p0-00. is given to two pairs, of a member and"):
         _plan([*BACKGROUND, "p0-00"])
+    with pytest.raises(DuplicateNameError, match=r"^the key .p0-00. is given to two pairs, of a member and"):
+        plan_base(_background(["p0-00"]), ranked_pairs(_pairs(1, 1), ["p0"], 0))
 
 
 def test_an_overlay_puts_the_members_into_small_equal_tars() -> None:
@@ -213,7 +215,8 @@ def test_an_overlay_puts_the_members_into_small_equal_tars() -> None:
 def test_the_base_of_an_overlay_stays_in_its_tars() -> None:
     """Its pairs are planned in the order in which they lie in the tars; unusable ones are not."""
     second = pl.concat([_background(["z", "y"], source="/b.tar"), _background(["x"], status="broken", source="/b.tar")])
-    plan = pl.DataFrame(plan_base(pl.concat([second, _background(["q"], source="/a.tar"), _pairs(1, 1)])))
+    base = usable_base(pl.concat([second, _background(["q"], source="/a.tar"), _pairs(1, 1)]))
+    plan = pl.DataFrame(plan_base(base, ranked_pairs(_pairs(1, 1), ["p0"], 0)))
     assert plan.select("set", "shard", "position", "key", "source").rows() == [
         ("base", 0, 0, "q", "/a.tar"),
         ("base", 1, 0, "z", "/b.tar"),
