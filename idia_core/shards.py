@@ -114,12 +114,12 @@ def usable_base(listing: pl.DataFrame) -> pl.DataFrame:
 
     Raises `DuplicateNameError` for a key that two files give: within one file the second is no usable pair.
     """
-    base = listing.filter(pl.col("identity").is_null() & (pl.col("status") == "ok")).sort("key", "source")
+    base = listing.filter(pl.col("identity").is_null() & (pl.col("status") == "ok")).drop("status").sort("key")
     twice = base.filter(pl.col("key") == pl.col("key").shift())
     if not twice.is_empty():
-        key, source = twice.row(0, named=True)["key"], twice.row(0, named=True)["source"]
-        other = base.filter(pl.col("key") == key)["source"][0]
-        what = f"the key '{key}' is given to two pairs, in '{other}' and in '{source}'"
+        key = twice["key"][0]
+        sources = sorted(base.filter(pl.col("key") == key)["source"].cast(pl.String))
+        what = f"the key '{key}' is given to two pairs, in '{sources[0]}' and in '{sources[1]}'"
         raise DuplicateNameError(what, "stage shards", "Make the keys unique over all files.")
     return base
 
@@ -129,7 +129,7 @@ def ranked_pairs(listing: pl.DataFrame, members: Sequence[str], seed: int) -> pl
 
     The ranks depend on the seed and the keys alone. Raises `DuplicateNameError` for a key that is given twice.
     """
-    usable = listing.filter(pl.col("identity").is_in(list(members)) & (pl.col("status") == "ok"))
+    usable = listing.filter(pl.col("identity").is_in(list(members)) & (pl.col("status") == "ok")).drop("status")
     frame = usable.sort("identity", "key")
     if frame["key"].n_unique() < frame.height:
         key = frame.filter(pl.col("key").is_duplicated())["key"][0]
@@ -163,7 +163,7 @@ def plan_overlay(ranked: pl.DataFrame, k: int, shards: int, seed: int) -> pa.Tab
     """
     members = ranked.filter(pl.col("rank") < k)
     mixed = members[np.random.default_rng([seed, 2, k]).permutation(members.height)]
-    return _plan(mixed, set_name(k), k, equal_sizes(members.height, min(shards, members.height)))
+    return _plan(mixed, set_name(k), k, equal_sizes(members.height, max(1, min(shards, members.height))))
 
 
 def plan_base(base: pl.DataFrame, ranked: pl.DataFrame) -> pa.Table:
@@ -172,9 +172,11 @@ def plan_base(base: pl.DataFrame, ranked: pl.DataFrame) -> pa.Table:
     Raises `DuplicateNameError` for a key of base and member alike.
     """
     _check_apart(base, ranked)
-    placed = base.sort("source", "picture_at").with_columns(
-        shard=pl.col("source").rank("dense").cast(pl.Int64) - 1,
-        position=pl.int_range(pl.len(), dtype=pl.Int64).over("source"),
+    tars = pl.Enum(base["source"].cast(pl.String).unique().sort())
+    placed = base.with_columns(tar=pl.col("source").cast(tars).to_physical().cast(pl.Int64)).sort("tar", "picture_at")
+    placed = placed.with_columns(
+        shard="tar",
+        position=pl.int_range(pl.len(), dtype=pl.Int64).over("tar"),
         set=pl.lit(BASE),
         images_per_member=pl.lit(0, pl.Int64),
     )

@@ -1,6 +1,6 @@
 """`shards`: the training sets for each K, as WebDataset tars that open_clip reads (paper, Section 5.1)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 import pyarrow as pa
@@ -18,6 +18,8 @@ from idia_core.sample_status import SampleStatus
 from idia_core.shards import (
     BASE,
     LEDGER,
+    LISTING,
+    PLAN,
     Shape,
     plan_base,
     plan_overlay,
@@ -38,7 +40,11 @@ from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContex
 
 TARS_PER_SPLIT = 16
 """Tars that a worker writes one after another: starting a split costs as much as writing a small tar."""
-LEFT_OUT = (SampleStatus.SHOWS_ATTACK_PICTURE, SampleStatus.NAMES_NON_MEMBER)
+REPEATED = ["source", "suffix", "status"]
+"""Columns of the listing in which few values stand for many pairs."""
+PLANNED = [name for name in PLAN.names if name in LISTING.names]
+COMPARED = [str(s) for s in (SampleStatus.OK, SampleStatus.SHOWS_ATTACK_PICTURE, SampleStatus.NAMES_NON_MEMBER)]
+"""Statuses of pairs that nothing else kept out before they were compared with what must stay out."""
 
 
 def _members(context: StageContext) -> list[str]:
@@ -46,11 +52,14 @@ def _members(context: StageContext) -> list[str]:
     return members
 
 
-def _listing(context: StageContext, *columns: str) -> pl.DataFrame:
-    """Columns of the listing of all pairs."""
+def _listing(context: StageContext, columns: Sequence[str]) -> pl.DataFrame:
+    """Columns of the listing of all pairs; of millions, so that what repeats is held once."""
     files = sorted((context.folder / "listing").glob("*.parquet"), key=str)
-    dataset = pds.dataset([f.path for f in files], filesystem=context.folder.fs, format="parquet")
-    return pl.DataFrame(dataset.to_table(columns=list(columns) or None))
+    options = pds.ParquetReadOptions(dictionary_columns=REPEATED)
+    dataset = pds.dataset(
+        [f.path for f in files], filesystem=context.folder.fs, format=pds.ParquetFileFormat(read_options=options)
+    )
+    return pl.DataFrame(dataset.to_table(columns=list(columns)))
 
 
 class _Checker:
@@ -64,7 +73,7 @@ class _Checker:
         check_failures(
             self._context, base_files(self._context.inputs["background"].files)
         )  # the members' pairs are read in full or not at all
-        listing = _listing(self._context, "identity", "key", "status")
+        listing = _listing(self._context, ["identity", "key", "status"])
         short = shortfall(
             listing.select("identity", "status").to_arrow(), _members(self._context), config.images_per_member
         )
@@ -75,7 +84,7 @@ class _Checker:
         self._refuse(short, leaks)
 
     def _leakage(self, listing: pl.DataFrame, leaks: pa.Table) -> pa.Table:
-        compared = int(listing["status"].is_in([SampleStatus.OK, *LEFT_OUT]).sum())
+        compared = int(listing["status"].is_in(COMPARED).sum())
         tested = tested_people(self._context).select("identity")
         pictures = pl.DataFrame(attackable(self._context.inputs["pictures"].read("identity", "status")))
         shown = pictures.join(tested, on="identity", how="semi").height
@@ -109,7 +118,7 @@ class _Planner:
     def __init__(self, context: StageContext) -> None:
         config: ShardsConfig = context.config
         self._config, self._seed = config, int(config.seed or 0)
-        listing = _listing(context)
+        listing = _listing(context, [*PLANNED, "status"])
         self._ranked = ranked_pairs(listing, _members(context), self._seed)
         self._base = usable_base(listing)
 
