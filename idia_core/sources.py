@@ -1,5 +1,6 @@
 """The tars that planned pairs are copied from, read at the places that the plan gives, on any file system."""
 
+import mmap
 import os
 from collections.abc import Iterator
 from functools import cache, lru_cache, partial
@@ -66,20 +67,22 @@ class SampleReader:
 
 
 class _OpenFile:
-    """A local file that is read at offsets; closed when nobody refers to it any more."""
+    """A local file mapped into memory: what is read of it is not copied, and stays until nobody refers to it."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         try:
-            self._handle = Path(path).open("rb", buffering=0)  # noqa: SIM115 - kept for the reads that follow
+            with Path(path).open("rb") as file:
+                size = os.fstat(file.fileno()).st_size  # nothing cannot be mapped
+                self._content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
         except OSError as error:
             raise InvalidInputError(f"cannot be read: {error.strerror}", path, "List the base again.") from None
 
     def read(self, start: int, length: int) -> memoryview:
-        return _whole(os.pread(self._handle.fileno(), length, start), length, self._path)
+        return _whole(self._content[start : start + length], length, self._path)
 
 
-def _whole(content: bytes, length: int, path: str) -> memoryview:
+def _whole(content: bytes | memoryview, length: int, path: str) -> memoryview:
     if len(content) != length:
         raise InvalidInputError("shorter than it was when it was listed", path, "Put the file back, or run again.")
     return memoryview(content)

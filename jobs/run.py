@@ -84,6 +84,7 @@ def _run_stage(plan: PlannedStage, start_ray: Callable[[float], None], console: 
     context, progress, receipts = plan.context(), Progress(console), list[Receipt]()
     for phase in plan.stage.phases:
         receipts += run_phase(phase, context, plan.config.resources, progress)
+    remove_temporaries(plan.folder)  # of workers that were killed and whose splits others did
     manifest = Manifest(
         stage=plan.stage.name,
         version=plan.stage.version,
