@@ -77,6 +77,7 @@ def in_turn(folder: Path, *jobs: Job, turns: int) -> list[Taken]:
     for turn in range(turns + 1):
         for job, mine in zip(jobs, taken, strict=True):
             out = Path(tempfile.mkdtemp(dir=folder))
+            os.sync()  # what the last job left to be written shall not slow this one
             began, spent = time.perf_counter(), cpu_of_others()
             job(out)
             if turn:
