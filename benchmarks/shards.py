@@ -71,19 +71,32 @@ class Taken(NamedTuple):
     cpu: float
 
 
-def in_turn(folder: Path, *jobs: Job, turns: int) -> list[Taken]:
-    """What each job takes; one uncounted round first, then all in turn, each in a folder that is fresh."""
+def in_turn(folder: Path, *jobs: Job, turns: int, size: int = 0) -> list[Taken]:
+    """What each job takes; one uncounted round first, then all in turn, each in a folder that is fresh.
+
+    Before each the disk has settled, and a file of `size` bytes was written and deleted: on a virtual machine the first
+    writer to memory that was free for a while pays for it, and that shall be neither side.
+    """
     taken: list[list[Taken]] = [[] for _ in jobs]
     for turn in range(turns + 1):
         for job, mine in zip(jobs, taken, strict=True):
             out = Path(tempfile.mkdtemp(dir=folder))
-            os.sync()  # what the last job left to be written shall not slow this one
+            os.sync()
+            fill(folder / "filled", size)
             began, spent = time.perf_counter(), cpu_of_others()
             job(out)
             if turn:
                 mine.append(Taken(time.perf_counter() - began, cpu_of_others() - spent))
             shutil.rmtree(out)
     return [Taken(*map(statistics.median, zip(*mine, strict=True))) for mine in taken]
+
+
+def fill(file: Path, size: int) -> None:
+    """Write so many bytes and delete them."""
+    with file.open("wb") as filled:
+        for _ in range(size >> 20):
+            filled.write(bytes(1 << 20))
+    file.unlink()
 
 
 def cpu_of_others() -> float:
@@ -233,7 +246,7 @@ def flushed(job: Job, out: Path) -> None:
 
 
 def rewrite(folder: Path, each: int, turns: int) -> Iterator[bool]:
-    """32 tars of 30 to 100 KB pictures, as JPEGs of 512 pixels are, packed into 32 others; the unit is a tar's bytes."""
+    """32 tars of pictures of 30 to 100 KB, as JPEGs of 512 pixels are, packed into 32 others; rates are of bytes."""
     listing = write_tars(folder / "source", noise(32 * each, 30_000, 100_000), each)
     tars = sorted((folder / "source").iterdir())
     size = sum(tar.stat().st_size for tar in tars)
@@ -242,7 +255,9 @@ def rewrite(folder: Path, each: int, turns: int) -> Iterator[bool]:
     cp, two = partial(copy, tars, 1), partial(copy, tars, 2)
     with SPAWN.Pool(WORKERS) as pool:
         ours, loop = partial(pack, pool, planned, sources), partial(by_webdataset, pool, tars, each)
-        taken = in_turn(folder, ours, cp, two, loop, partial(flushed, ours), partial(flushed, cp), turns=turns)
+        taken = in_turn(
+            folder, ours, cp, two, loop, partial(flushed, ours), partial(flushed, cp), turns=turns, size=size
+        )
     names = ("ours", "cp", "two cp at once", "webdataset", "ours, on the disk", "cp, on the disk")
     print(f"  {len(listing):,} pairs, {size / 1e9:.2f} GB")
     for name, one in zip(names, taken, strict=True):
