@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import psutil
 
+from tests.processes import still_running
+
 IDIA = [sys.executable, "-c", "from jobs.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
 AT_WORK = "ray::_run_split"
@@ -86,7 +88,7 @@ def kill_driver(driver: subprocess.Popen[bytes]) -> bool:
         return False
     children = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(children, timeout=SECONDS_TO_DIE)
+    alive = still_running(children, SECONDS_TO_DIE)
     assert not alive, f"still running after their driver was killed: {alive}"
     return True
 

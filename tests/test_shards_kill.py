@@ -23,6 +23,7 @@ from idia_core.manifest import read_manifest
 from idia_core.storage import TEMPORARY_SUFFIX
 from tests.kills import IDIA, ROOT, SECONDS_TO_DIE, at_work, contents, kill_driver
 from tests.pipelines.shard_inputs import picture
+from tests.processes import still_running
 from tests.shard_folders import Files, tar_of, write
 
 STAGES = ("shards", "verify")
@@ -133,7 +134,7 @@ def end(driver: subprocess.Popen[bytes], out: Path, temporary: Path) -> dict[str
         started.update(psutil.Process(driver.pid).children(recursive=True))
         time.sleep(0.1)
     assert driver.returncode == 0, out.with_suffix(".log").read_text()
-    _, alive = psutil.wait_procs(list(started), timeout=SECONDS_TO_DIE)
+    alive = still_running(started, SECONDS_TO_DIE)
     assert not alive, f"still running after their driver: {alive}"
     assert not list(temporary.iterdir())
     assert not [path for path in out.rglob("*") if path.name.startswith((".", "_"))]

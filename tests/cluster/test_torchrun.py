@@ -12,6 +12,7 @@ import psutil
 
 from cluster.torchrun import PARENT_PID_VARIABLE, PROJECT_ROOT, torchrun_argv, training_environment
 from cluster.training_entry import parse_entry_flags
+from tests.processes import still_running
 
 
 def test_open_clip_flags_reach_open_clip_untouched() -> None:
@@ -80,8 +81,7 @@ def test_a_process_that_dies_with_its_parent_does() -> None:
         time.sleep(0.5)
         assert child.is_running()
         launcher.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs([child], timeout=2)
-    assert not alive
+    assert not still_running([child], seconds=2)
 
 
 def test_a_process_whose_parent_is_gone_already_ends_at_once() -> None:

@@ -2,12 +2,11 @@
 
 import io
 import os
-import signal
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from idia_core.training import (
     open_clip_flags,
     read_progress,
 )
+from tests.processes import still_running
 
 LINE = (
     "2026-11-23,22:28:31 | INFO | "
@@ -143,17 +143,22 @@ LAUNCHER = "import os, subprocess, sys; os.environ['IDIA_PARENT_PID'] = str(os.g
 
 
 @pytest.fixture
-def start(shards: tuple[str, int]) -> Start:
+def start(shards: tuple[str, int]) -> Iterator[Start]:
     """Starts a launcher of its own process, which starts the real torchrun; the files go to the given folder."""
+    started = list[subprocess.Popen[str]]()
 
     def start_launcher(logs: Path, recipe: TrainingRecipe) -> subprocess.Popen[str]:
         flags = open_clip_flags(recipe, *shards, "run", logs)
         argv = torchrun_argv(recipe.processes, recipe.threads_per_process, MODEL_CONFIG, flags)
         environment = training_environment({**os.environ, "SLURM_NTASKS": "8"}, 1, "cpu", os.getpid())
         command = [sys.executable, "-c", LAUNCHER, *argv]
-        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+        return started[-1]
 
-    return start_launcher
+    yield start_launcher
+    for run in started:
+        run.kill()
+        run.communicate()
 
 
 @pytest.mark.slow
@@ -186,8 +191,9 @@ def test_the_same_recipe_gives_the_same_bytes_and_a_model_that_loads(tmp_path: P
 @pytest.mark.slow
 def test_no_rank_outlives_a_killed_launcher(tmp_path: Path, start: Start) -> None:
     """SIGKILL to the launcher in the middle of training ends torchrun and both ranks within two seconds."""
-    run = start(tmp_path / "logs", TrainingRecipe(epochs=1000, batch_size_per_process=16, warmup_steps=2))
     log = tmp_path / "logs" / "run" / "out.log"
+    recipe = TrainingRecipe(epochs=1000, batch_size_per_process=16, warmup_steps=2)
+    run = start(tmp_path / "logs", recipe)
     deadline = time.monotonic() + 60
     while not (log.exists() and read_progress(log.read_text(), 1000)):
         assert time.monotonic() < deadline
@@ -195,11 +201,9 @@ def test_no_rank_outlives_a_killed_launcher(tmp_path: Path, start: Start) -> Non
         time.sleep(0.2)
     started = psutil.Process(run.pid).children(recursive=True)
     assert sum("RANK" in process.environ() for process in started) == 2
-    run.send_signal(signal.SIGKILL)
+    run.kill()
     run.wait()
-    _, alive = psutil.wait_procs(started, timeout=2)
-    assert not alive
-    run.communicate()  # closes the pipe
+    assert not still_running(started, seconds=2)
 
 
 def test_importing_training_is_light() -> None:
