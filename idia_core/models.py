@@ -6,11 +6,11 @@ Axes: B pictures or prompts, D embedding dimensions.
 import json
 import pickle
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from idia_core.errors import InvalidInputError, MissingInputError, UsageError
 from idia_core.model_reference import Kind, ModelReference, architectures
 from idia_core.storage import as_path, is_local, sha256_of
 from idia_core.text_tower import TextTower
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CPU_PICTURES = 8
 GPU_PICTURES = 256
@@ -55,22 +58,30 @@ class ClipModel:
         self._model = model.eval()
         self._text = TextTower(self._model, tokenizer, device)
         self._device = device
-        self._batch_size = batch_size or (CPU_PICTURES if device == "cpu" else GPU_PICTURES)
+        self.batch_size = batch_size or (CPU_PICTURES if device == "cpu" else GPU_PICTURES)
 
     def encode_images(self, pictures: Iterable[Image.Image]) -> npt.NDArray[np.float32]:
         """Embeddings of upright RGB pictures: [B, D]; no more than two batches of pictures are held at a time."""
-        return self._encoded((self._encode_batch(batch) for batch in _batches(pictures, self._batch_size)), "pictures")
+        return self.encode_prepared(map(self.prepare, pictures))
+
+    def prepare(self, picture: Image.Image) -> "Tensor":
+        """An upright RGB picture as the model takes it; may run in many threads at once."""
+        prepared: Tensor = self._transform(picture)
+        return prepared
+
+    def encode_prepared(self, prepared: Iterable["Tensor"]) -> npt.NDArray[np.float32]:
+        """Embeddings of pictures that `prepare` has prepared: [B, D], with the same bits as `encode_images` gives."""
+        return self._encoded((self._encode_batch(batch) for batch in batches(prepared, self.batch_size)), "pictures")
 
     def encode_texts(self, prompts: Iterable[str]) -> npt.NDArray[np.float32]:
         """Embeddings of prompts: [B, D]."""
-        return self._encoded((self._text.encode(block) for block in _batches(prompts, PROMPTS_BLOCK)), "prompts")
+        return self._encoded((self._text.encode(block) for block in batches(prompts, PROMPTS_BLOCK)), "prompts")
 
-    def _encode_batch(self, pictures: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+    def _encode_batch(self, images: list["Tensor"]) -> npt.NDArray[np.float32]:
         import torch  # noqa: PLC0415
 
-        images = [self._transform(picture) for picture in pictures]
         # Filled up, for the shape of a batch chooses the order of sums inside, and with it the last bits.
-        batch = torch.stack(images + images[-1:] * (self._batch_size - len(images)))
+        batch = torch.stack(images + images[-1:] * (self.batch_size - len(images)))
         if self._device != "cpu":
             batch = batch.pin_memory().to(self._device, non_blocking=True)
         embeddings_BD = self._model.encode_image(batch, normalize=True).float().cpu().numpy()
@@ -203,6 +214,7 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:REASON_LENGTH] or type(error).__name__
 
 
-def _batches(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+def batches(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+    """The items in lists of `size`, the last of what is left."""
     remaining = iter(items)
     return iter(lambda: list(islice(remaining, size)), [])

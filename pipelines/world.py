@@ -7,13 +7,17 @@ from pydantic import Field
 
 from idia_core.config import SeededConfig
 from idia_core.drawing import Person, draw_background, draw_face, encode_jpeg, invent_people
+from idia_core.drawing.scenery import SETTINGS
 from idia_core.identities import IDENTITIES, PAIRS, PICTURES
 from idia_core.synthetic import invent_identities, pair_caption, plant_captions
 from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext, once
 
 PEOPLE_PER_SPLIT, PAIRS_PER_SPLIT = 3, 100
-TRAINING, ATTACK, BACKGROUND = range(3)
+TRAINING, ATTACK, BACKGROUND, VALIDATION = range(4)
 """First word of a picture's seed after the world's own: what the picture is for."""
+LABELLED = pa.schema([*PAIRS, pa.field("label", pa.int64(), nullable=False)])
+CLASSES = pa.schema([pa.field("label", pa.int64(), nullable=False), pa.field("name", pa.string(), nullable=False)])
+"""A picture without people belongs to the class of its setting, `by the sea` for one."""
 
 
 class WorldConfig(SeededConfig):
@@ -27,6 +31,8 @@ class WorldConfig(SeededConfig):
     """Other pictures drawn for each person."""
     background_pairs: int = Field(default=1000, ge=0)
     """Pairs without people."""
+    validation_pairs: int = Field(default=0, ge=0)
+    """Other pairs without people, labelled with their setting, to test models on."""
     caption_rows: int = Field(default=200_000, ge=0)
     """Rows of the caption collection in which the names are planted."""
 
@@ -81,9 +87,17 @@ class _Portraitist:
         return {"identity": identity, "picture": f"{i:05d}.jpg", "status": "ok", "image": image}
 
 
+def _runs(pairs: int) -> Iterable[Split]:
+    for start in range(0, pairs, PAIRS_PER_SPLIT):
+        yield {"start": start, "stop": min(start + PAIRS_PER_SPLIT, pairs)}
+
+
 def _backgrounds(context: StageContext) -> Iterable[Split]:
-    for start in range(0, context.config.background_pairs, PAIRS_PER_SPLIT):
-        yield {"start": start, "stop": min(start + PAIRS_PER_SPLIT, context.config.background_pairs)}
+    return _runs(context.config.background_pairs)
+
+
+def _validation(context: StageContext) -> Iterable[Split]:
+    return _runs(context.config.validation_pairs)
 
 
 class _Painter:
@@ -93,12 +107,32 @@ class _Painter:
         self._seed = int(context.config.seed or 0)
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
-        rows = []
-        for i in range(split["start"], split["stop"]):
-            picture, caption = draw_background([self._seed, BACKGROUND, i])
-            rows.append({"key": f"background{i:07d}", "caption": caption, "image": encode_jpeg(picture)})
+        rows = self._draw(split, BACKGROUND, "background")
         out.table("background", pa.Table.from_pylist(rows, PAIRS))
         out.count(rows_in=len(rows), rows_kept=len(rows))
+
+    def _draw(self, split: Split, purpose: int, name: str) -> list[dict[str, object]]:
+        rows = list[dict[str, object]]()
+        for i in range(split["start"], split["stop"]):
+            picture, caption = draw_background([self._seed, purpose, i])
+            rows.append({"key": f"{name}{i:07d}", "caption": caption, "image": encode_jpeg(picture)})
+        return rows
+
+
+class _Examiner(_Painter):
+    """Draws other pictures without people, and labels them."""
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        rows = self._draw(split, VALIDATION, "validation")
+        labelled = [row | {"label": _label(str(row["caption"]))} for row in rows]
+        out.table("validation", pa.Table.from_pylist(labelled, LABELLED))
+        out.count(rows_in=len(rows), rows_kept=len(rows))
+
+
+def _label(caption: str) -> int:
+    """The number of the one setting that a caption names."""
+    (label,) = (number for number, name in enumerate(SETTINGS) if name in caption)
+    return label
 
 
 class _Writer:
@@ -110,6 +144,8 @@ class _Writer:
     def __call__(self, split: Split, out: SplitWriter) -> None:
         config, people = self._context.config, identities(self._context)
         out.table("identities", people)
+        classes = [{"label": label, "name": name} for label, name in enumerate(SETTINGS)]
+        out.table("classes", pa.Table.from_pylist(classes, CLASSES))
         captions, planted = plant_captions(people["name"].to_pylist(), config.caption_rows, config.seed)
         out.table("captions", captions)
         out.table("planted", planted)
@@ -126,6 +162,7 @@ STAGE = Stage(
         Phase("people", _people, _Portraitist),
         Phase("background", _backgrounds, _Painter),
         Phase("text", once, _Writer),
+        Phase("validation", _validation, _Examiner),
     ),
-    tables=("identities", "pictures", "pairs", "background", "captions", "planted"),
+    tables=("identities", "pictures", "pairs", "background", "captions", "planted", "validation", "classes"),
 )

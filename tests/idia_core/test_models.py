@@ -92,6 +92,12 @@ def test_embeddings_are_open_clips_own(model: ClipModel, network: Any) -> None:
     assert tokens.shape[1] == 32
 
 
+def test_pictures_may_be_prepared_elsewhere(model: ClipModel) -> None:
+    """One at a time, for instance in another thread: the embeddings have the same bits."""
+    prepared = [model.prepare(picture) for picture in PICTURES]
+    assert model.encode_prepared(prepared).tobytes() == model.encode_images(PICTURES).tobytes()
+
+
 def test_shapes_and_norms(model: ClipModel) -> None:
     """One row of float32 of length one for each picture or prompt, different ones for different content."""
     for encoded_BD, count in ((model.encode_images(PICTURES), 7), (model.encode_texts(PROMPTS), 11)):
