@@ -137,27 +137,28 @@ def _seen_by_worker(pairs: int, loader: Loader, batches: int, seed: int) -> np.n
     return seen
 
 
-def exposures(  # noqa: PLR0913 - each decides the outcome
+def exposures(
     pairs: pa.Table,
     shard_samples: Sequence[int],
-    loader: Loader,
+    loaders: Sequence[tuple[int, Loader]],
     *,
-    epochs: int,
     samples: int | None = None,
     first_shard: int = 0,
 ) -> pa.Table:
     """How often each member's pair is shown in each epoch of a run: an `EXPOSURES` table, by epoch, then as given.
 
     `pairs` has set, identity, key, shard and position, as `PLAN` has; rows without an identity are passed over.
-    `shard_samples` and `samples` are as in `samples_seen`; `first_shard` is where the pairs' shard 0 stands in the
-    former, behind the shards that all sets share. Memory grows with the pairs of one epoch and the rows returned.
+    `shard_samples` and `samples` are as in `samples_seen`; `loaders` are those of the run in order, each with how many
+    epochs it served: a run that went on with fewer ranks has two. `first_shard` is where the pairs' shard 0 stands in
+    `shard_samples`, behind the shards that all sets share. Memory grows with the pairs and the rows returned.
     """
     members = pl.DataFrame(pairs.select(["set", "identity", "key", "shard", "position"]))
     members = members.filter(pl.col("identity").is_not_null()).with_columns(pl.col("shard") + first_shard)
     at = _places(members, np.asarray(shard_samples, np.int64))
     named = members.select("set", "identity", "key").to_arrow()
     so_far, tables = np.zeros(len(at), np.int64), []
-    for epoch in range(epochs):
+    served = [loader for epochs, loader in loaders for _ in range(epochs)]
+    for epoch, loader in enumerate(served):
         seen = np.concatenate([at[:0], *samples_seen(shard_samples, loader, epoch, samples)])[at]
         so_far = so_far + seen
         counts = (np.full(len(at), epoch + 1), seen, so_far)

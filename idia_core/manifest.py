@@ -19,6 +19,8 @@ from idia_core.storage import write_text
 MANIFEST = "manifest.json"
 RECEIPTS = "_receipts"
 """Folder of the receipts of a stage that is not sealed yet; the seal takes them up."""
+WORK = "_work"
+"""Folder of what splits keep to go on from when they are interrupted, such as checkpoints; it goes with the seal."""
 FAILED = "failed_inputs"
 """The kind of facts that name inputs which could not be read: `PATH: reason`."""
 PACKAGES = ("ray", "pyarrow", "numpy", "torch", "open_clip_torch", "webdataset", "opencv-python-headless", "Faker")

@@ -1,25 +1,25 @@
 """The study's report: one HTML page that carries all that it shows and asks the network for nothing."""
 
 import base64
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from idia_core import figures
 from idia_core.errors import DuplicateNameError, InvalidInputError
 from idia_core.figures import Counts, ModelCounts
-from idia_core.statistics import wilson_interval
+from idia_core.loss_curves import draw_curves
+from idia_core.report_page import both_widths, each_architecture, template
+from idia_core.report_training import abilities, restarts
 
 MEMBER, NON_MEMBER = "member", "non_member"
 PICTURE_BYTES = 8_000_000  # of JPEG in a page; base64 adds a third, so a page stays under about 12 MB
 VERDICTS = ("model", "identity", "images_used", "images_failed", "score", "threshold", "member")
+MODEL_FACTS = ("model", "architecture", "images_per_member")
 METRICS = ("model", "group", "images", "draw", "tp", "fn", "fp", "tn")
 
 
@@ -32,6 +32,9 @@ class ModelInfo:
     images_per_member: int
     checkpoint_sha256: str
     epochs: int
+    training_pairs: int | None = None
+    loss: float | None = None
+    """The last that was logged."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,13 @@ class ReportData:
     leakage: Leakage
     stages: list[StageInfo]
     provenance: dict[str, str]
+    curves: pa.Table | None = None
+    """How the loss fell (loss_curves.CURVES)."""
+    runs: pa.Table | None = None
+    """The attempts that each training took (report_training.RUNS)."""
+    zeroshot: pa.Table | None = None
+    retrieval_rank: pa.Table | None = None
+    """Table 2 (report_training.ZEROSHOT and RETRIEVAL_RANK)."""
 
 
 @dataclass(frozen=True)
@@ -130,16 +140,7 @@ def render_report(data: ReportData) -> str:
     models = count_verdicts(data)
     rows, left_out = _rows(data, verdicts)
     rates = figures.rates_over_draws(data.metrics)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "sha256": _sha256,
-        "number": _number,
-        "rate": _rate,
-        "duration": _duration,
-        "interval": _interval,
-    }
-    template = environment.from_string(resources.files("idia_core").joinpath("report.html").read_text("utf-8"))
-    return template.render(
+    return template("report.html").render(
         data=data,
         headline=headline(data),
         best=best_model(models),
@@ -153,9 +154,12 @@ def render_report(data: ReportData) -> str:
         seconds=sum(stage.seconds for stage in data.stages),
         draws=max(rate.draws for rate in rates),
         most_images=max(rate.images for rate in rates),
-        by_training=_both_widths(figures.rates_by_training_pictures, models),
-        by_attack=_both_widths(figures.rates_by_attack_pictures, rates),
-        matrices=_both_widths(figures.confusion_matrices, models),
+        by_training=both_widths(figures.rates_by_training_pictures, models),
+        by_attack=each_architecture(figures.rates_by_attack_pictures, rates, models),
+        matrices=each_architecture(figures.confusion_matrices, models, models),
+        loss=_loss(data),
+        restarts=restarts(data.runs) if data.runs is not None else None,
+        abilities=abilities(data.models, data.zeroshot, data.retrieval_rank),
     )
 
 
@@ -274,35 +278,9 @@ def _example(data: ReportData, rows: Sequence[Row]) -> tuple[str, int, str] | No
     return identity, score, model
 
 
-def _both_widths(draw: Callable[..., Any], content: Sequence[Any]) -> dict[str, Markup]:
-    """The figure for wide and for narrow pages; to_svg has escaped what it holds."""
-    return {
-        width: Markup(figures.to_svg(draw(content, stacked=stacked)))  # noqa: S704
-        for width, stacked in (("wide", False), ("narrow", True))
-    }
-
-
-def _sha256(text: str) -> str:
-    """The digest by which the page's Content-Security-Policy knows its own script."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _number(value: int) -> str:
-    return f"{value:,}"
-
-
-def _rate(value: float) -> str:
-    return "–" if value != value else f"{value:.2f}"  # noqa: PLR0124 - NaN alone differs from itself
-
-
-def _interval(hits: int, total: int) -> str:
-    low, high = wilson_interval(hits, total)
-    return f"{low:.2f} to {high:.2f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+def _loss(data: ReportData) -> dict[str, Markup] | None:
+    if data.curves is None or not data.curves.num_rows:
+        return None
+    models = [(model.name, model.architecture, model.images_per_member) for model in data.models]
+    facts = pa.Table.from_pylist([dict(zip(MODEL_FACTS, model, strict=True)) for model in models])
+    return both_widths(draw_curves, data.curves, facts)

@@ -3,14 +3,14 @@
 import json
 import sys
 from importlib import resources
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from upath import UPath
 
 from idia_core.config import Study, load_study
-from idia_core.errors import IdiaError
+from idia_core.errors import IdiaError, UsageError
 from idia_core.storage import as_path
 
 TOLERANT, TOLERATED = ("scan", "shards"), "tolerate_failed_inputs"
@@ -43,7 +43,12 @@ Tolerate = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and why; run nothing.")]
 
 
-@app.command(epilog="Example: idia run demo.yaml scan select --set select.max_occurrences=100")
+@app.command(
+    epilog="Examples:\n\n"
+    "idia run demo.yaml scan select --set select.max_occurrences=100\n\n"
+    "idia run cc3m.yaml train --address auto --set 'train.resources.pairs_per_second={ViT-B-32: 900}' --dry-run\n\n"
+    "idia run cc3m.yaml train --launcher slurm --sbatch=--partition=gpu --submit"
+)
 def run(
     study: StudyFile,
     stages: Annotated[list[str] | None, typer.Argument(help="Only these stages.")] = None,
@@ -51,9 +56,23 @@ def run(
     tolerate: Tolerate = None,
     dry_run: DryRun = False,
     address: Address = None,
+    launcher: Annotated[
+        Literal["ray", "slurm"], typer.Option(help="What trains: Ray, or Slurm by a script for each run of `train`.")
+    ] = "ray",
+    submit: Annotated[bool, typer.Option("--submit", help="Submit Slurm's scripts rather than print them.")] = False,
+    sbatch: Annotated[
+        list[str] | None, typer.Option(metavar="OPTION", help="One more option of sbatch; may be repeated.")
+    ] = None,
 ) -> None:
     """Run the stages of a study that are not done yet."""
     loaded = _load(study, settings)
+    if launcher == "slurm":
+        from jobs.slurm import train_by_slurm  # noqa: PLC0415
+
+        if stages != ["train"]:
+            raise UsageError("Slurm runs the stage 'train' alone", "--launcher slurm", "Name it: idia run STUDY train.")
+        train_by_slurm(loaded, Console(), tuple(sbatch or ()), send=submit)
+        return
     if tolerate is not None:
         own = [f"{name}.{TOLERATED}={tolerate}" for name in TOLERANT if name in loaded.stages]
         loaded = _load(study, [*(settings or []), *own])

@@ -37,7 +37,7 @@ def _print_preview(plan: PlannedStage, console: Console) -> None:
         table.add_row(*map(_cell, row.values()))
     console.print(table)
     for note in found.notes:
-        console.print(note, soft_wrap=True, highlight=False)
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
 
 
 def _cell(value: Any) -> str:

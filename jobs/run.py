@@ -11,7 +11,7 @@ from upath import UPath
 
 from idia_core.config import Study, suggest
 from idia_core.errors import MissingInputError, SealError, UsageError
-from idia_core.manifest import RECEIPTS, Manifest, Receipt, all_facts, provenance, total_counts, write_manifest
+from idia_core.manifest import RECEIPTS, WORK, Manifest, Receipt, all_facts, provenance, total_counts, write_manifest
 from idia_core.storage import as_path, move_tree, remove_temporaries, remove_tree, sole_writer, write_text
 from jobs.local_ray import ray_when_needed
 from jobs.plan import (
@@ -47,7 +47,7 @@ def run_study(
             if plan is None:
                 continue
             if not only or name in only:
-                if _make_room(plan, console):
+                if make_room(plan, console):
                     plan = plan_stage(study, name, configs, plans)
                 plan = _done(plan, start_ray, console)
             plans[name] = plan
@@ -68,11 +68,11 @@ def _done(plan: PlannedStage, start_ray: Callable[[float], None], console: Conso
         upstream = plan.why.removeprefix("for ")
         raise MissingInputError(f"stage '{upstream}' is not done", f"stage {name}", f"Run '{upstream}' first.")
     if plan.state is State.DONE:
-        remove_tree(plan.folder / RECEIPTS)
-        console.print(f"[dim]{name:<9} done already, {plan.why}[/dim]", soft_wrap=True, highlight=False)
+        _clear(plan)
+        console.print(f"[dim]{name:<14} done already, {plan.why}[/dim]", soft_wrap=True, highlight=False)
         return plan
     manifest = _run_stage(plan, start_ray, console)
-    console.print(f"[bold]{name:<9}[/bold] {describe(manifest)}", soft_wrap=True, highlight=False)
+    console.print(f"[bold]{name:<14}[/bold] {describe(manifest)}", soft_wrap=True, highlight=False)
     return replace(plan, state=State.DONE, why="just now", manifest=manifest)
 
 
@@ -98,11 +98,17 @@ def _run_stage(plan: PlannedStage, start_ray: Callable[[float], None], console: 
         provenance=provenance(sys.argv, started, time.monotonic() - began),
     )
     write_manifest(plan.folder, manifest)
-    remove_tree(plan.folder / RECEIPTS)
+    _clear(plan)
     return manifest
 
 
-def _make_room(plan: PlannedStage, console: Console) -> bool:
+def _clear(plan: PlannedStage) -> None:
+    """Remove what a sealed stage no longer needs."""
+    for name in (RECEIPTS, WORK):
+        remove_tree(plan.folder / name)
+
+
+def make_room(plan: PlannedStage, console: Console) -> bool:
     """Keep aside what another fingerprint left in the folder; True where earlier output of this one came back."""
     folder, name = plan.folder, plan.stage.name
     if plan.state is State.CHANGED:

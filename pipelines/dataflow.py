@@ -1,7 +1,7 @@
 """The one place that hands splits to Ray: bounded pending work, retries of lost splits, receipts, progress."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -9,16 +9,19 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from idia_core.config import Resources
-from idia_core.errors import WorkerLostError
+from idia_core.errors import IdiaError, WorkerLostError
 from idia_core.manifest import FAILED, RECEIPTS, Receipt, digest_of, missing_files
 from idia_core.storage import write_text
-from pipelines.progress import Progress
-from pipelines.stage import Phase, Split, SplitWriter, StageContext, Worker
+from pipelines.progress import Note, Progress
+from pipelines.stage import Phase, Report, Split, SplitWriter, StageContext, Worker
 
 NOTES = "idia-notes"
 POLL_SECONDS = 1.0
+CONTROLLERS = 256
+"""Splits of a phase that controls which may wait for the cluster at once."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,16 @@ class _Notes:
     """How far the running splits are; one small actor, because a running task cannot be asked."""
 
     def __init__(self) -> None:
-        self._notes: dict[str, tuple[float, str]] = {}
+        self._notes: dict[str, Note] = {}
 
-    def put(self, job: str, fraction: float, text: str) -> None:
-        self._notes[job] = (fraction, text)
+    def put(self, job: str, note: Note) -> None:
+        self._notes[job] = note
 
     def drop(self, job: str) -> None:
         self._notes.pop(job, None)
 
-    def all(self) -> list[tuple[float, str]]:
-        return list(self._notes.values())
+    def all(self) -> dict[str, Note]:
+        return self._notes
 
 
 _actors: dict[str, Any] = {}
@@ -66,15 +69,15 @@ def _worker(phase: Phase, context: StageContext) -> Worker:
     return _built[2]
 
 
-def _reporter(job: str, notes: Any) -> Callable[[float, str], None]:
+def _reporter(job: str, notes: Any) -> Report:
     """Tells the notes how far a job is, no more often than anybody looks at them."""
     told = -POLL_SECONDS
 
-    def report(fraction: float, text: str) -> None:
+    def report(fraction: float, text: str, row: Mapping[str, str] | None = None) -> None:
         nonlocal told
         if time.monotonic() - told >= POLL_SECONDS:
             told = time.monotonic()
-            notes.put.remote(job, fraction, text)
+            notes.put.remote(job, Note(fraction, text, row or {}))
 
     return report
 
@@ -116,41 +119,66 @@ def _valid_receipts(context: StageContext, phase: str) -> dict[str, Receipt]:
 def _run(
     phase: Phase, context: StageContext, resources: Resources, todo: list[Job], progress: Progress
 ) -> Iterator[Receipt]:
-    """Yield receipts as splits end; at most `workers` splits are pending, or twice what the CPUs hold at once."""
+    """Yield receipts as splits end, with no more splits pending than the cluster can soon take.
+
+    An `IdiaError` of one split ends all, but for those of a phase that controls: it is raised when they have ended.
+    """
     if not todo:
         return
-    cpus: float = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
-    limit = resources.workers or 2 * max(1, int(cpus // resources.cpus))
-    notes = _notes_actor()
-    task = _run_split.options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=resources.retries)
+    notes, errors = _notes_actor(), list[IdiaError]()
+    task, limit = _task(phase, resources)
     shared = ray.put((phase, context))
     waiting, running, board = iter(todo), dict[Any, Job](), _Board(notes)
     try:
         while True:
-            for job in islice(waiting, limit - len(running)):
+            for job in islice(waiting, board.room(phase, running.values(), limit)):
                 running[task.remote(shared, job, notes)] = job
             if not running:
-                return
+                break
             ended, _ = ray.wait(list(running), timeout=POLL_SECONDS)
             for reference in ended:
                 job = running.pop(reference)
                 notes.drop.remote(job.name)
-                yield _result(reference, job, context)
+                result = _result(reference, job, context)
+                if isinstance(result, Receipt):
+                    yield result
+                elif phase.controls:
+                    errors.append(result)
+                    progress.say(f"{type(result).__name__}: {result}")
+                else:
+                    raise result
             board.show(progress)
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
+    if errors:
+        raise errors[0]
 
 
-def _result(reference: Any, job: Job, context: StageContext) -> Receipt:
+def _task(phase: Phase, resources: Resources) -> tuple[Any, int]:
+    """The Ray task of a phase's splits, and how many of them may be pending: twice what the CPUs hold by default."""
+    retries = resources.retries
+    if phase.controls:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        limit = resources.workers or CONTROLLERS
+        return _run_split.options(num_cpus=0, max_retries=retries, scheduling_strategy=here), limit
+    cpus: float = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+    limit = resources.workers or 2 * max(1, int(cpus // resources.cpus))
+    return _run_split.options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=retries), limit
+
+
+def _result(reference: Any, job: Job, context: StageContext) -> Receipt | IdiaError:
+    """A split's receipt, or why there is none; what is a bug of ours is raised."""
     try:
         receipt: Receipt = ray.get(reference)
     except RayTaskError as error:
+        if isinstance(error.cause, IdiaError):
+            return error.cause
         raise error.cause from None
     except RayError as error:
         where = f"stage {context.stage}, split {job.name}, {dict(job.split)}"
         fix = "Look at its memory and Ray's logs; `resources: {retries: N}` allows more."
-        raise WorkerLostError(f"its worker died too often: {type(error).__name__}", where, fix) from None
+        return WorkerLostError(f"its worker died too often: {type(error).__name__}", where, fix)
     return receipt
 
 
@@ -171,11 +199,25 @@ class _Board:
         self._notes = notes
         self._asked = notes.all.remote()
         self._since = time.monotonic()
+        self._heard: set[str] = set()
+
+    def room(self, phase: Phase, running: Collection[Job], limit: int) -> int:
+        """How many more splits may be started now.
+
+        Those that control start one by one, each once the one before has said a word: it stands in the cluster's queue
+        then, and they come to their nodes in the plan's order.
+        """
+        free = limit - len(running)
+        if not phase.controls:
+            return free
+        return min(free, int(all(job.name in self._heard for job in running)))
 
     def show(self, progress: Progress) -> None:
         """Show the answer if there is one, and ask again a second later."""
         if time.monotonic() - self._since < POLL_SECONDS or not ray.wait([self._asked], timeout=0)[0]:
             return
         with suppress(RayActorError):  # only the display is poorer for it
-            progress.notes(ray.get(self._asked))
+            notes: dict[str, Note] = ray.get(self._asked)
+            self._heard |= notes.keys()
+            progress.notes(list(notes.values()))
         self._asked, self._since = self._notes.all.remote(), time.monotonic()

@@ -1,16 +1,35 @@
-"""A live progress bar on a terminal, a line now and then in a log file."""
+"""A live progress bar on a terminal, with a table of what runs; a few lines now and then in a log file."""
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import NamedTuple
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
 
 LOG_SECONDS = 10.0
+UNITS = ("pairs/s", "left")  # columns whose names are said after their values
+STATE = "state"  # the column of what a split does that has no figures yet: "waits for 8 GPUs"
+Row = Mapping[str, str]
+"""A line of the table, by column; the first column names the split that it tells of."""
+
+
+class Note(NamedTuple):
+    """What a worker says of its present split."""
+
+    fraction: float
+    """The part of it that is done, 0 to 1."""
+    text: str
+    """A few words for the bar."""
+    row: Row
+    """Its line of the table; empty where there is none."""
 
 
 class Progress:
@@ -20,20 +39,21 @@ class Progress:
         self.console = console or Console(file=sys.stderr)
         self._bar: RichProgress | None = None
         self._title, self._total, self._before, self._done, self._rows = "", 0, 0, 0, 0
-        self._fraction, self._note = 0.0, ""
+        self._fraction, self._note, self._table = 0.0, "", list[Row]()
         self._began = self._logged = 0.0
 
     @contextmanager
     def phase(self, title: str, total: int, done: int) -> Iterator[None]:
         """Show a phase of `total` splits of which `done` were done by an earlier run."""
         self._title, self._total, self._before, self._done, self._rows = title, total, done, done, 0
-        self._fraction, self._note = 0.0, ""
+        self._fraction, self._note, self._table = 0.0, "", []
         self._began = self._logged = time.monotonic()
         if self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            rest = TextColumn("{task.fields[rest]}")
-            with RichProgress(*columns, rest, console=self.console, transient=True) as self._bar:
-                self._bar.add_task(title, total=total, completed=done, rest="")
+            rest = TextColumn("{task.fields[rest]}", markup=False)
+            self._bar = bar = RichProgress(*columns, rest)
+            bar.add_task(title, total=total, completed=done, rest="")
+            with Live(get_renderable=lambda: Group(bar, _table(self._table)), console=self.console, transient=True):
                 yield
             self._bar = None
         else:
@@ -47,11 +67,16 @@ class Progress:
         self._rows += rows
         self._show()
 
-    def notes(self, notes: Sequence[tuple[float, str]]) -> None:
-        """What the workers say of their present splits: the fraction done and a few words."""
-        self._fraction = sum(fraction for fraction, _ in notes)
-        self._note = next((text for _, text in notes if text), "")
+    def notes(self, notes: Sequence[Note]) -> None:
+        """What the workers say of their present splits."""
+        self._fraction = sum(note.fraction for note in notes)
+        self._note = next((note.text for note in notes if note.text and not note.row), "")
+        self._table = sorted((note.row for note in notes if note.row), key=lambda row: next(iter(row.values())))
         self._show()
+
+    def say(self, words: str) -> None:
+        """Print words that stay, above the bar if there is one."""
+        self.console.print(Text(words), soft_wrap=True)
 
     def rest(self) -> str:
         """Rate, time left and the workers' words: ` 1,200 rows/s  0:00:40 left  epoch 3/20`."""
@@ -75,4 +100,32 @@ class Progress:
             self._bar.update(task, completed=min(self._done + self._fraction, self._total), rest=self.rest())
         elif time.monotonic() - self._logged >= LOG_SECONDS:
             self._logged = time.monotonic()
-            self.console.print(f"{self._title}: {self._done} of {self._total} splits  {self.rest()}", soft_wrap=True)
+            self.say("\n".join([f"{self._title}: {self._done} of {self._total} splits  {self.rest()}", *self._lines()]))
+
+    def _lines(self) -> Iterator[str]:
+        """The table for a log file: a line for each split that has figures, and one for all that are in one state."""
+        idle: dict[str, list[str]] = {}
+        for row in self._table:
+            if state := row.get(STATE):
+                idle.setdefault(state, []).append(next(iter(row.values())))
+            else:
+                yield _line(row)
+        for state, names in idle.items():
+            yield f"  {names[0] if len(names) == 1 else f'{len(names)} others'}  {state}"
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    columns = list(rows[0]) if rows else []
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(row.get(column, "")) for column in columns))
+    return table
+
+
+def _line(row: Row) -> str:
+    """A row for a log file: `  K075  epoch 3/50  11,200 pairs/s`."""
+    (_, name), *rest = row.items()
+    parts = [f"{value} {column}" if column in UNITS else f"{column} {value}" for column, value in rest if value]
+    return "  ".join(["", name, *parts])

@@ -3,6 +3,7 @@
 from itertools import islice
 
 import polars as pl
+import pyarrow as pa
 from upath import UPath
 
 from idia_core.config import StageConfig
@@ -10,9 +11,27 @@ from idia_core.images import decode_picture, encode_thumbnail
 from idia_core.leakage import LEAKAGE
 from idia_core.manifest import Manifest, read_manifest
 from idia_core.report import Leakage, ModelInfo, PersonCard, ReportData, StageInfo, render_report
+from idia_core.report_training import RETRIEVAL_RANK, RUNS, ZEROSHOT
 from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext, once
 
 THUMBNAIL_SIDE, THUMBNAILS = 96, 3
+MODELS = pa.schema(
+    [
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("architecture", pa.string(), nullable=False),
+        pa.field("images_per_member", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("epochs", pa.int64(), nullable=False),
+        pa.field("training_pairs", pa.int64()),
+        pa.field("loss", pa.float64()),
+    ]
+)
+OPTIONAL = {
+    "curves": ("model", "epoch", "loss"),
+    "runs": RUNS,
+    "zeroshot": ZEROSHOT,
+    "retrieval_rank": RETRIEVAL_RANK,
+}
 APART = (
     "Attack pictures were set apart when each person's pictures were dealt out, and no training pair was made from "
     "one. Every training picture was compared with every attack picture, by its file and by a perceptual hash that "
@@ -41,13 +60,13 @@ class _Writer:
         inputs, config = self._context.inputs, self._context.config
         manifests = self._manifests()
         attack = next(m for m in manifests if m.stage == "attack")
-        models = inputs["models"].read("model", "architecture", "images_per_member", "sha256", "epochs").to_pylist()
+        models = inputs["models"].read_as(MODELS).to_pylist()
         return ReportData(
             study=self._context.folder.parent.name,
             title=config.title,
             models=[
-                ModelInfo(m["model"], m["architecture"], m["images_per_member"], m["sha256"], m["epochs"])
-                for m in sorted(models, key=lambda m: int(m["images_per_member"]))
+                ModelInfo(*(m[column] for column in MODELS.names))
+                for m in sorted(models, key=lambda m: (str(m["architecture"]), int(m["images_per_member"])))
             ],
             people=self._people(),
             verdicts=inputs["verdicts"].read(
@@ -59,6 +78,7 @@ class _Writer:
             leakage=self._leakage(),
             stages=[_stage_info(manifest) for manifest in manifests],
             provenance=_provenance(attack),
+            **{field: inputs[field].read(*columns) if field in inputs else None for field, columns in OPTIONAL.items()},
         )
 
     def _people(self) -> list[PersonCard]:
@@ -126,7 +146,7 @@ def _provenance(manifest: Manifest) -> dict[str, str]:
 
 STAGE = Stage(
     name="report",
-    version=1,
+    version=2,
     summary="write the page",
     config=ReportConfig,
     inputs={
@@ -136,6 +156,10 @@ STAGE = Stage(
         "verdicts": Input("verdicts"),
         "metrics": Input("metrics"),
         "leakage": Input("what was compared to keep training and attack apart"),
+        "curves": Input("the loss of the trainings (model, epoch, loss)", optional=True),
+        "runs": Input("attempts of the trainings (model, attempt, first_epoch, last_epoch, reason)", optional=True),
+        "zeroshot": Input("zero-shot results (model, pictures, failed, top1, top5)", optional=True),
+        "retrieval_rank": Input("retrieval results (model, pairs, failed, rank1, rank5)", optional=True),
     },
     phases=(Phase("page", once, _Writer),),
     tables=("page",),

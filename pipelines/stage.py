@@ -106,6 +106,13 @@ def _read_as(file: UPath, schema: pa.Schema, must: list[str]) -> pa.Table:
     return table.select(schema.names).cast(schema)
 
 
+class Report(Protocol):
+    """Tells how a split is getting on."""
+
+    def __call__(self, fraction: float, text: str, row: Mapping[str, str] | None = None) -> None:
+        """The fraction done (0 to 1), a few words, and the same as a row of a table where splits run for hours."""
+
+
 class Worker(Protocol):
     """Turns a split into files; built once in each worker process, so that models are loaded once."""
 
@@ -120,6 +127,9 @@ class Phase:
     name: str
     plan: Callable[[StageContext], Iterable[Split]]
     worker: Callable[[StageContext], Worker]
+    controls: bool = False
+    """Its workers start other work on the cluster and watch it: they take no CPU, all run at once (or as many as
+    `resources.workers`), near the driver, and one that fails ends none of the others."""
 
 
 def no_files(config: Any) -> Mapping[str, str]:
@@ -168,8 +178,8 @@ class SplitWriter:
     folder: UPath
     split: str
     part: int
-    report: Callable[[float, str], None]
-    """Call with the fraction done (0 to 1) and a few words, to show how a long split is getting on."""
+    report: Report
+    """Call it now and then from a long split."""
     files: list[FileEntry] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     facts: dict[str, tuple[str, ...]] = field(default_factory=dict)

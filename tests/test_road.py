@@ -19,7 +19,8 @@ from idia_core.prompts import TEMPLATES
 
 IDIA = [sys.executable, "-c", "from jobs.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
-STAGES = ["world", "scan", "select", "shards", "verify", "train", "attack", "judge", "evaluate", "figures", "report"]
+STAGES = ["world", "scan", "select", "shards", "verify", "train", "zeroshot", "retrieval_rank", "attack", "judge"]
+STAGES += ["evaluate", "figures", "report"]
 FIGURES = [
     "baselines",
     "fig04_attack_pictures",

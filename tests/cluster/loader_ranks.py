@@ -10,7 +10,7 @@ import os
 import sys
 import tarfile
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -61,8 +61,8 @@ def _numbers_in(caption: str) -> list[int]:
     return [int(caption)]
 
 
-def open_loader(case: Case) -> DataInfo:
-    """open_clip's loader for this rank."""
+def open_loader(case: Case, preprocess: Callable[[Image.Image], float] = _number_of) -> DataInfo:
+    """open_clip's loader for this rank, with `preprocess` in place of its crop."""
     loader = case.loader
     settings = Namespace(
         train_data=case.train_data,
@@ -73,7 +73,7 @@ def open_loader(case: Case) -> DataInfo:
         world_size=loader.ranks,
         seed=loader.seed,
     )
-    return get_wds_dataset(settings, _number_of, is_train=True, epoch=case.epochs[0], tokenizer=_numbers_in)
+    return get_wds_dataset(settings, preprocess, is_train=True, epoch=case.epochs[0], tokenizer=_numbers_in)
 
 
 def shown(data: DataInfo, case: Case) -> list[list[int]]:

@@ -154,7 +154,7 @@ def test_members_pairs_have_their_exposures_by_epoch_and_checkpoint() -> None:
         {"set": "K002", "identity": "Bo", "key": "b", "shard": 1, "position": 0},
         {"set": "K002", "identity": None, "key": "c", "shard": 1, "position": 1},
     ]
-    table = exposures(pa.Table.from_pylist(rows), [*base, *own], loader, epochs=4, samples=50, first_shard=2)
+    table = exposures(pa.Table.from_pylist(rows), [*base, *own], [(4, loader)], samples=50, first_shard=2)
     seen = [samples_seen([*base, *own], loader, epoch, 50) for epoch in range(4)]
     ada, bo = ([int(shards[shard][position]) for shards in seen] for shard, position in ((2, 4), (3, 0)))
     assert table.schema == EXPOSURES
@@ -165,8 +165,26 @@ def test_members_pairs_have_their_exposures_by_epoch_and_checkpoint() -> None:
     assert table["seen_so_far"].to_pylist()[::2] == np.cumsum(ada).tolist()
     assert table["seen_so_far"].to_pylist()[1::2] == np.cumsum(bo).tolist()
     assert len({*ada, *bo}) > 1
-    nobody = exposures(pa.Table.from_pylist(rows[2:]), own, loader, epochs=4)
+    nobody = exposures(pa.Table.from_pylist(rows[2:]), own, [(4, loader)])
     assert (nobody.num_rows, nobody.schema) == (0, EXPOSURES)
+
+
+def test_a_run_that_went_on_with_fewer_ranks_has_the_exposures_of_both() -> None:
+    """Each epoch is computed with the loader that served it, epochs count on, and what came before is added."""
+    sizes, two, one = [9, 14, 8, 22], Loader(5, 2, 0, 3), Loader(5, 1, 0, 3)
+    rows = [
+        {"set": "K002", "identity": "Ada", "key": f"{shard}-{position}", "shard": shard, "position": position}
+        for shard, pairs in enumerate(sizes)
+        for position in range(pairs)
+    ]
+    table = exposures(pa.Table.from_pylist(rows), sizes, [(1, two), (2, one)])
+    served = [two, one, one]
+    seen = [np.concatenate(samples_seen(sizes, loader, epoch)) for epoch, loader in enumerate(served)]
+    assert table["epoch"].to_pylist() == [epoch for epoch in (1, 2, 3) for _ in rows]
+    assert table["seen"].to_pylist() == np.concatenate(seen).tolist()
+    assert table["seen_so_far"].to_pylist()[-len(rows) :] == sum(seen).tolist()
+    for epoch, other in enumerate((one, two, two)):
+        assert np.concatenate(samples_seen(sizes, other, epoch)).tolist() != seen[epoch].tolist()
 
 
 @pytest.mark.parametrize(("shard", "position"), [(2, 0), (-1, 0), (0, 5), (1, -1), (1, 6)])
@@ -174,7 +192,7 @@ def test_a_pair_that_is_in_no_shard_is_refused(shard: int, position: int) -> Non
     """A plan given with the sizes of other shards is an error, not a wrong count."""
     row = {"set": "K002", "identity": "Ada", "key": "a", "shard": shard, "position": position}
     with pytest.raises(InvalidInputError, match=f"'a' has position {position} of shard {shard}, which is not there"):
-        exposures(pa.Table.from_pylist([row]), [5, 6], Loader(1, 1, 0, 0), epochs=1)
+        exposures(pa.Table.from_pylist([row]), [5, 6], [(1, Loader(1, 1, 0, 0))])
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from idia_core.errors import DuplicateNameError, InvalidInputError
+from idia_core.loss_curves import CURVES
 from idia_core.report import (
     METRICS,
     PICTURE_BYTES,
@@ -26,6 +27,7 @@ from idia_core.report import (
     headline,
     render_report,
 )
+from idia_core.report_training import RETRIEVAL_RANK, RUNS, ZEROSHOT
 
 HOSTILE = ["<script>alert('x')</script>", '" onmouseover="alert(1)', "علي \u202eevil", "O'Brien & Søns"]
 
@@ -74,6 +76,36 @@ def data() -> ReportData:
 def html(data: ReportData) -> str:
     """The report on `data`."""
     return render_report(data)
+
+
+@pytest.fixture(scope="module")
+def matrix(data: ReportData) -> ReportData:
+    """Two architectures with two K, trained here with one training twice resumed, and tested for Table 2 in part."""
+    models = [
+        ModelInfo(f"{architecture}_K{k:03}", architecture, k, "a1" * 32, 50, 2_795_000 + k, 0.25)
+        for architecture in ("RN50", "ViT-B-32")
+        for k in (1, 25)
+    ]
+    names = [model.name for model in models]
+    curve = [(name, 10 * e, float(e), 4.0 / e, 0.001, 100.0, 0.0) for name in names for e in (1, 2)]
+    runs = [(name, 0, 1, 50, "done") for name in names[1:]]
+    runs += [(names[0], 2, 4, 50, "done"), (names[0], 1, 4, 3, "stalled"), (names[0], 0, 1, 3, "rank 1 died")]
+    return replace(
+        data,
+        models=models,
+        verdicts=table(VERDICTS, [(name, who, 10, 0, 1, 1, True) for name in names for who in HOSTILE]),
+        metrics=table(METRICS, [(name, "all", 1, 0, 2, 0, 2, 0) for name in names]),
+        curves=table(tuple(CURVES.names), curve),
+        runs=table(RUNS, runs),
+        zeroshot=table(ZEROSHOT, [(name, 50_000, 2, 0.1731, 0.17, 0.176, 0.355, 0.35, 0.36) for name in names]),
+        retrieval_rank=table(RETRIEVAL_RANK, [(names[3], 13_000, 0, 0.25, 0.24, 0.26, 0.5, 0.49, 0.51)]),
+    )
+
+
+@pytest.fixture(scope="module")
+def matrix_html(matrix: ReportData) -> str:
+    """The report on `matrix`."""
+    return render_report(matrix)
 
 
 class Page(HTMLParser):
@@ -175,6 +207,82 @@ def test_how_it_was_made_is_told(html: str) -> None:
     for part in ("c3c3c3c3c3c3", "1 min 01 s", "1 broken jpeg", "1,041", "train.checkpoints", "a1a1a1a1a1a1a1a1",
                  "idia run 'my study.yaml'", "Kept apart by folder.", "1,040 ", "among 1,000 names"):  # fmt: skip
         assert part in text
+
+
+def section(html: str, name: str) -> str:
+    """A section's content."""
+    (found,) = re.findall(rf'<section id="{name}".*?</section>', html, re.DOTALL)
+    return str(found)
+
+
+def table_rows(html: str) -> list[str]:
+    """The text of each row in the bodies of a page's tables."""
+    bodies = re.findall(r"<tbody>(.*?)</tbody>", html, re.DOTALL)
+    return [flat(row.replace("<", " <")) for body in bodies for row in re.findall(r"<tr.*?</tr>", body, re.DOTALL)]
+
+
+def test_the_trainings_are_told_with_their_restarts(matrix_html: str) -> None:
+    """The loss has a figure; each training has its length, its last loss, and why it was taken up again."""
+    part = section(matrix_html, "loss")
+    assert part.count('role="img"') == 2
+    assert "At the end, RN50_K001: 2.00" in part
+    assert table_rows(part) == [
+        "RN50_K001 RN50 1 50 2,795,001 0.25 2 after epoch 3: rank 1 died before the end of epoch 4: stalled",
+        "RN50_K025 RN50 25 50 2,795,025 0.25 none",
+        "ViT-B-32_K001 ViT-B-32 1 50 2,795,001 0.25 none",
+        "ViT-B-32_K025 ViT-B-32 25 50 2,795,025 0.25 none",
+    ]
+
+
+def test_table_2_has_each_models_rates_with_their_intervals(matrix_html: str) -> None:
+    """In percent; what was not measured is said to be so, and how ties count is told."""
+    part = section(matrix_html, "abilities")
+    zeroshot = "17.3 17.0 to 17.6 35.5 35.0 to 36.0"
+    rows = table_rows(part)
+    assert rows[0] == f"RN50_K001 RN50 1 {zeroshot} not measured"
+    assert rows[3] == f"ViT-B-32_K025 ViT-B-32 25 {zeroshot} 25.0 24.0 to 26.0 50.0 49.0 to 51.0"
+    text = flat(part)
+    assert "50,000 pictures, and 2 more that could not be used. Retrieval" in text
+    assert "13,000 pairs that no model was trained on." in text
+    assert "Ties count by expectation" in text
+
+
+def test_table_2_has_the_columns_that_were_measured(data: ReportData) -> None:
+    """Of a study that ranks captions alone there is no word of zero-shot."""
+    ranked = table(RETRIEVAL_RANK, [("K001", 9, 0, 0.25, 0.24, 0.26, 0.5, 0.49, 0.51)])
+    part = section(render_report(replace(data, retrieval_rank=ranked)), "abilities")
+    assert table_rows(part) == ["K001 vit 1 25.0 24.0 to 26.0 50.0 49.0 to 51.0"]
+    assert "Zero-shot" not in flat(part)
+
+
+def test_a_study_that_trained_nothing_here_has_neither_part(html: str) -> None:
+    """Nor does the page lead to them."""
+    assert 'id="loss"' not in html
+    assert 'id="abilities"' not in html
+    assert "Table 2" not in html
+
+
+def test_architectures_are_kept_apart(matrix: ReportData, matrix_html: str, html: str) -> None:
+    """Of several architectures each has its own figures of attack pictures and matrices; one alone needs no heading."""
+    for name in ("attack", "matrices"):
+        part = section(matrix_html, name)
+        assert re.findall(r"<h3[^>]*>(.*?)</h3>", part) == ["RN50", "ViT-B-32"]
+        labels = re.findall(r'aria-label="([^"]*)"', part)
+        assert ["RN50" in label for label in labels] == [True, True, False, False]
+        assert ["ViT-B-32" in label for label in labels] == [False, False, True, True]
+        assert "<h3" not in section(html, name)
+    assert "model RN50_K025 gave away" in headline(matrix)
+
+
+def test_the_whole_page_of_a_matrix_asks_for_nothing(matrix_html: str) -> None:
+    """The added parts keep to what holds of the page: no id twice, no link to nowhere, headers with a scope."""
+    page = Page(matrix_html)
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    links = [str(attrs[name]) for _, attrs in page.tags for name in ("src", "href", "xlink:href") if name in attrs]
+    assert len(ids) == len(set(ids))
+    assert [link for link in links if not link.startswith(("data:", "#"))] == []
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    assert all(attrs.get("scope") in {"row", "col"} for tag, attrs in page.tags if tag == "th")
 
 
 def test_a_page_is_the_same_each_time(data: ReportData, html: str) -> None:

@@ -1,11 +1,19 @@
-"""The progress of a phase reads well in a log file."""
+"""The progress of a phase reads well on a terminal and in a log file."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
-from pipelines.progress import Progress
+from pipelines import progress as progress_module
+from pipelines.progress import Note, Progress
+
+NOTES = [
+    Note(0.4, "K075 runs", {"run": "K075", "epoch": "3/50", "loss": "2.31", "pairs/s": "11,200", "left": "1:02:11"}),
+    Note(0.0, "K001 starts", {}),
+    Note(0.1, "K005 runs", {"run": "K005", "epoch": "12/50", "loss": "1.9", "pairs/s": "900", "left": ""}),
+]
 
 
 @pytest.fixture
@@ -39,7 +47,7 @@ def test_the_rate_counts_rows_of_this_run_and_the_time_left_the_running_splits(p
     """Splits done before do not flatter the rate; a half-done split counts half."""
     with progress.phase("train models", 4, 2):
         assert progress.rest() == ""
-        progress.notes([(0.5, "K025 epoch 10/20")])
+        progress.notes([Note(0.5, "K025 epoch 10/20", {})])
         assert progress.rest().endswith("left  K025 epoch 10/20")
         progress.advance(0)
         assert "rows/s" not in progress.rest()
@@ -56,3 +64,39 @@ def test_a_terminal_gets_a_bar_that_goes_away() -> None:
         pass
     assert "scan match" in screen.getvalue()
     assert "1/3" in screen.getvalue()
+
+
+def test_a_terminal_gets_a_table_of_what_runs_under_the_bar() -> None:
+    """A line for each run, by name, whatever the workers' order; it goes with the bar, and what was said stays."""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, color_system=None, width=100)
+    progress = Progress(console)
+    with progress.phase("train models", 18, 1):
+        progress.say("TrainingError: K025 [no space left]")
+        progress.notes(NOTES)
+    assert "TrainingError: K025 [no space left]\n" in screen.getvalue()
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).rstrip().splitlines()[-4:]
+    assert re.match(r"train models ━.* left  K001 starts$", last[0].rstrip())
+    assert [line.rstrip() for line in last[1:]] == [
+        "run   epoch  loss  pairs/s     left",
+        "K005  12/50   1.9      900",
+        "K075   3/50  2.31   11,200  1:02:11",
+    ]
+    assert screen.getvalue().endswith("\x1b[1A\x1b[2K" * 4)
+
+
+def test_a_log_gets_a_line_for_each_run_with_the_phases(
+    progress: Progress, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every ten seconds; a line is one line, and what a run does not know yet is left out."""
+    monkeypatch.setattr(progress_module, "LOG_SECONDS", 0.0)
+    with progress.phase("train models", 18, 0):
+        progress.notes(NOTES)
+        progress.notes([])
+    first, *rows, last = log.getvalue().splitlines()
+    assert re.fullmatch(r"train models: 0 of 18 splits  \S+ splits/s  \S+ left  K001 starts", first)
+    assert rows == [
+        "  K005  epoch 12/50  loss 1.9  900 pairs/s",
+        "  K075  epoch 3/50  loss 2.31  11,200 pairs/s  1:02:11 left",
+    ]
+    assert last.rstrip() == "train models: 0 of 18 splits"
