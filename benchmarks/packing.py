@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from cluster.packing import Schedule, schedule
-from pipelines.train_config import Run, TrainConfig, runs
+from pipelines.train_config import Run, TrainConfig, length_of, runs
 
 KS = (75, 50, 25, 10, 5, 1)
 BASE_PAIRS, MEMBERS = 2_800_000, 100
@@ -44,7 +44,7 @@ def eighteen(**settings: object) -> tuple[list[Run], list[Run], TrainConfig]:
     """The runs as they start, the runs as they are listed, and the settings that made them."""
     config = TrainConfig.model_validate({"resources": {"pairs_per_second": RATES}, **settings})
     sets = [(f"K{k:03d}", k, BASE_PAIRS + k * MEMBERS) for k in KS]
-    started = runs(config, sets)
+    started = sorted(runs(config, sets), key=lambda run: -length_of(run, config))
     listed = sorted(started, key=lambda run: (config.architectures.index(run.architecture), -run.images_per_member))
     return started, listed, config
 

@@ -104,7 +104,7 @@ def place(
             if fits(shape, nodes):
                 last_enough = time.monotonic()
             elif time.monotonic() - last_enough >= stop_waiting:
-                shape = _less(shape, nodes, stop_waiting, smaller)
+                shape = _less(name, shape, nodes, stop_waiting, smaller)
                 remove_placement_group(group)
                 group = _group(name, shape)
         yield Placed(shape, group)
@@ -117,11 +117,11 @@ def _group(name: str, shape: Shape) -> PlacementGroup:
     return group
 
 
-def _less(shape: Shape, nodes: list[dict[str, float]], waited: float, smaller: bool) -> Shape:
+def _less(name: str, shape: Shape, nodes: list[dict[str, float]], waited: float, smaller: bool) -> Shape:
     less = largest_fitting(shape, nodes) if smaller else None
     if less is None:
         fix = "Add nodes, or ask for fewer processes."
-        raise PlacementError(f"it {waiting_words(shape, nodes)}, for {waited:g} seconds now", "placement", fix)
+        raise PlacementError(f"it {waiting_words(shape, nodes)}, for {waited:g} seconds now", f"run {name}", fix)
     return less
 
 

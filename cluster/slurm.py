@@ -22,6 +22,9 @@ from pathlib import Path
 from cluster.torchrun import LOOPBACK, PROJECT_ROOT, Rendezvous, torchrun_argv, training_environment
 from idia_core.errors import TrainingError, UsageError
 
+JOB = "slurm-job"
+"""File in a run's folder with the number of the job that trains it."""
+
 
 @dataclass(frozen=True)
 class SlurmRun:
@@ -54,6 +57,8 @@ _BODY = """
 # Two nodes of a run find each other by name; each tells the others the address by which it reaches them.
 hosts=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
 port=$((20000 + SLURM_JOB_ID % 20000))
+mkdir -p {work}
+echo "$SLURM_JOB_ID" > {job}  # so that `idia run` does not train it too
 export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
 for attempt in $(seq 0 {restarts}); do
     newest=$({checkpoints}) || exit 1
@@ -90,6 +95,8 @@ def sbatch_script(run: SlurmRun, python: str = sys.executable) -> str:
     folder = str(run.work / "checkpoints")
     newest = [python, "-m", "cluster.checkpoints", folder, "--run", run.run, "--architecture", run.architecture]
     body = _BODY.format(
+        work=shlex.quote(str(run.work)),
+        job=shlex.quote(str(run.work / JOB)),
         root=shlex.quote(str(PROJECT_ROOT)),
         restarts=run.max_restarts,
         checkpoints=shlex.join(newest),

@@ -66,16 +66,20 @@ def run(
 ) -> None:
     """Run the stages of a study that are not done yet."""
     loaded = _load(study, settings)
+    if tolerate is not None:
+        own = [f"{name}.{TOLERATED}={tolerate}" for name in TOLERANT if name in loaded.stages]
+        loaded = _load(study, [*(settings or []), *own])
     if launcher == "slurm":
         from jobs.slurm import train_by_slurm  # noqa: PLC0415
 
         if stages != ["train"]:
             raise UsageError("Slurm runs the stage 'train' alone", "--launcher slurm", "Name it: idia run STUDY train.")
-        train_by_slurm(loaded, Console(), tuple(sbatch or ()), send=submit)
+        if address:
+            raise UsageError("Slurm's jobs use no Ray", "--address", "Leave it out.")
+        train_by_slurm(loaded, Console(), tuple(sbatch or ()), send=submit, dry=dry_run)
         return
-    if tolerate is not None:
-        own = [f"{name}.{TOLERATED}={tolerate}" for name in TOLERANT if name in loaded.stages]
-        loaded = _load(study, [*(settings or []), *own])
+    if submit or sbatch:
+        raise UsageError("there is no job to submit", "--submit" if submit else "--sbatch", "Add --launcher slurm.")
     _run(loaded, stages or [], dry_run, address)
 
 

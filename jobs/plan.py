@@ -65,7 +65,7 @@ class PlannedStage:
     def context(self) -> StageContext:
         """What the stage's phases get."""
         kept = tuple(sorted((self.folder.parent / KEPT).glob(f"{self.stage.name}-*"), key=str))
-        return StageContext(self.stage.name, self.config, self.inputs or {}, self.folder, kept)
+        return StageContext(self.stage.name, self.config, self.inputs or {}, self.folder, kept, self.fingerprint)
 
     def fingerprinted_config(self) -> dict[str, Any]:
         """The config without what only concerns speed, is covered by the inputs' digests, or is checked at each run."""

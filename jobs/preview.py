@@ -32,7 +32,7 @@ def _print_preview(plan: PlannedStage, console: Console) -> None:
     found = plan.stage.preview(plan.context())
     table = Table(title=f"{plan.stage.name} would write", title_justify="left", box=None, pad_edge=False)
     for column in found.rows[0]:
-        table.add_column(column.replace("_", " "), justify="left" if column == "set" else "right")
+        table.add_column(column.replace("_", " "), justify="left" if column in ("set", "model") else "right")
     for row in found.rows:
         table.add_row(*map(_cell, row.values()))
     console.print(table)

@@ -106,6 +106,8 @@ def _clear(plan: PlannedStage) -> None:
     """Remove what a sealed stage no longer needs."""
     for name in (RECEIPTS, WORK):
         remove_tree(plan.folder / name)
+    if plan.stage.works_in:
+        remove_tree(UPath(plan.stage.works_in(plan.context())))
 
 
 def make_room(plan: PlannedStage, console: Console) -> bool:

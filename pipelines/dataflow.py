@@ -101,6 +101,8 @@ def run_phase(phase: Phase, context: StageContext, resources: Resources, progres
     done = _valid_receipts(context, phase.name)
     receipts = {job.name: done[job.name] for job in jobs if job.name in done and done[job.name].key == job.key}
     todo = [job for job in jobs if job.name not in receipts]
+    if urgency := phase.urgency:
+        todo.sort(key=lambda job: -urgency(context, job.split))
     with progress.phase(f"{context.stage} {phase.name}", len(jobs), len(receipts)):
         for receipt in _run(phase, context, resources, todo, progress):
             receipts[receipt.split] = receipt

@@ -68,6 +68,8 @@ class StageContext:
     """Where the stage writes; the parts of earlier phases are read from here."""
     kept: tuple[UPath, ...] = ()
     """Folders of what this stage wrote under other fingerprints."""
+    fingerprint: str | None = None
+    """What its output depends on; None before the inputs are there."""
 
     def table(self, name: str) -> pa.Table:
         """A table that an earlier phase of this stage wrote, known to be small."""
@@ -130,6 +132,8 @@ class Phase:
     controls: bool = False
     """Its workers start other work on the cluster and watch it: they take no CPU, all run at once (or as many as
     `resources.workers`), near the driver, and one that fails ends none of the others."""
+    urgency: Callable[[StageContext, Split], float] | None = None
+    """Its splits start from the most urgent one on; without it in the plan's order. Their names stay the plan's."""
 
 
 def no_files(config: Any) -> Mapping[str, str]:
@@ -163,6 +167,9 @@ class Stage:
     """Files that fields of its config name, such as checkpoints: they are inputs too, so that a change is noticed."""
     preview: Callable[[StageContext], Preview] | None = None
     """What it would write, from its inputs' sizes."""
+    works_in: Callable[[StageContext], Path] | None = None
+    """A folder, perhaps outside its own, of what its splits go on from when they are interrupted; it goes with the
+    seal."""
 
 
 def once(context: StageContext) -> Iterable[Split]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from cluster.launch import alive_nodes
 from idia_core.errors import InvalidInputError
 from idia_core.exposure import Loader, exactness_problem, exposures
 from idia_core.loss_curves import read_curves
 from idia_core.training import TrainingRecipe, checkpoint_path, final_weights, open_clip_flags, read_progress
 from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext
-from pipelines.train_config import Run, TrainConfig, runs, work_root
+from pipelines.train_config import Run, TrainConfig, check_work_root, length_of, runs, work_root
 from pipelines.train_preview import preview
 from pipelines.training_run import Attempt, Training, train
 from pipelines.training_sets import FETCHED, TrainingSets
@@ -50,7 +51,12 @@ RUNS = pa.schema(
 
 
 def _runs(context: StageContext) -> Iterable[Split]:
+    check_work_root(context, len(alive_nodes()))
     return [run.model_dump(mode="json") for run in runs(context.config, TrainingSets(context).sizes())]
+
+
+def _length(context: StageContext, split: Split) -> float:
+    return length_of(Run.model_validate(split), context.config)
 
 
 def _loader(recipe: TrainingRecipe, ranks: int) -> Loader:
@@ -154,9 +160,10 @@ STAGE = Stage(
     },
     phases=(
         Phase("check", _runs, _Checker),
-        Phase("models", _runs, _Controller, controls=True),
+        Phase("models", _runs, _Controller, controls=True, urgency=_length),
         Phase("exposures", _runs, _Counter),
     ),
     tables=("models", "checkpoints", "logs", "tensorboard", "runs", "curves", "exposures"),
     preview=preview,
+    works_in=work_root,
 )

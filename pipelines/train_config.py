@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -117,7 +118,8 @@ class TrainConfig(SeededConfig):
     @model_validator(mode="after")
     def _steps_or_exposures(self) -> Self:
         if self.equal_steps and self.exactly_once:
-            raise ValueError("equal_steps shows some pairs more than once an epoch: set exactly_once to false")
+            what = "with equal_steps some pairs are shown more than once an epoch"
+            raise ConfigError(what, "train.equal_steps", "Set train.exactly_once to false.")
         return self
 
     @model_validator(mode="after")
@@ -133,6 +135,9 @@ class TrainConfig(SeededConfig):
         ks = {None, *(override.images_per_member for override in self.overrides)}
         recipes = [self.recipe_of(architecture, k) for architecture in self.architectures for k in ks]
         gpus = max(self._gpus_of_a_node(recipe) for recipe in recipes)
+        if self.resources.wandb and find_spec("wandb") is None:
+            fix = "Install it, pip install wandb, or leave wandb false: TensorBoard's files are always written."
+            raise ConfigError("the package wandb is not installed", "train.resources.wandb", fix)
         if "gpus" in self.resources.model_fields_set and self.resources.gpus != gpus:
             raise ValueError(f"resources.gpus follows from the recipe: it is {gpus}")
         # The model is frozen once it is there; jobs/run.py reads the GPUs from where all stages have them.
@@ -205,9 +210,9 @@ class Run(Strict):
 
 
 def runs(config: TrainConfig, sets: Sequence[tuple[str, int, int]]) -> list[Run]:
-    """The runs on these sets (name, K, pairs) in the order in which they start: the longest first.
+    """The runs on these sets (name, K, pairs): those of the most pairs first, equal ones in the config's order.
 
-    Without every architecture's rate that means the most pairs first; equal ones stay in the config's order.
+    How fast they are plays no part, as their places name the files of the results; `length_of` says what starts first.
     Raises `ConfigError` for an override about a K that no set has.
     """
     ks = [str(k) for _, k, _ in sets]
@@ -229,25 +234,29 @@ def runs(config: TrainConfig, sets: Sequence[tuple[str, int, int]]) -> list[Run]
         for architecture in config.architectures
         for name, k, pairs in sets
     ]
-    rates = {architecture: config.resources.rate_of(architecture) for architecture in config.architectures}
-    known = {architecture: rate for architecture, rate in rates.items() if rate}
-    if len(known) == len(rates):
-        return sorted(found, key=lambda run: -run.hours(known[run.architecture]))
     return sorted(found, key=lambda run: -run.samples * run.recipe.epochs)
 
 
-def work_root(context: StageContext) -> Path:
-    """The folder that holds one for each run, with its checkpoints; all nodes of a run must see it.
+def length_of(run: Run, config: TrainConfig) -> float:
+    """How long a run takes beside the others: its hours where every architecture's rate is known, else its pairs."""
+    rates = {architecture: config.resources.rate_of(architecture) for architecture in config.architectures}
+    rate = rates[run.architecture]
+    return run.hours(rate) if rate and all(rates.values()) else run.samples * run.recipe.epochs
 
-    Raises `InvalidInputError` where runs have several nodes and the stage's own folder is on an object store.
-    """
+
+def work_root(context: StageContext) -> Path:
+    """The folder that holds one for each run, with its checkpoints; the driver and all nodes of a run must see it."""
     config: TrainConfig = context.config
-    name = f"idia-{digest_of(str(context.folder))[:12]}"
+    name = f"idia-{digest_of([str(context.folder), context.fingerprint])[:12]}"
     if config.resources.shared_folder:
         return Path(config.resources.shared_folder) / name
     if is_local(context.folder):
         return Path(context.folder.path) / WORK
-    if any(config.resources.nodes_of(architecture) > 1 for architecture in config.architectures):
-        fix = "Set train.resources.shared_folder to one that all nodes see."
-        raise InvalidInputError("runs over several nodes need a shared folder", str(context.folder), fix)
     return Path(tempfile.gettempdir()) / name
+
+
+def check_work_root(context: StageContext, machines: int) -> None:
+    """Raise `InvalidInputError` where so many machines would not all see the folder of `work_root`."""
+    if machines > 1 and not (context.config.resources.shared_folder or is_local(context.folder)):
+        fix = "Set train.resources.shared_folder to one that all nodes see."
+        raise InvalidInputError(f"training on {machines} machines needs a shared folder", str(context.folder), fix)

@@ -9,7 +9,7 @@ from cluster.torchrun import LOOPBACK, Rendezvous, entry_argv, torchrun_argv
 from idia_core.model_reference import architecture_file
 from idia_core.training import open_clip_flags
 from pipelines.stage import Preview, StageContext
-from pipelines.train_config import Run, TrainConfig, runs, work_root
+from pipelines.train_config import Run, TrainConfig, check_work_root, length_of, runs, work_root
 from pipelines.training_sets import FETCHED, TrainingSets
 
 NODE_GPUS = 8
@@ -26,7 +26,8 @@ def preview(context: StageContext) -> Preview:
     """Every run with its steps and hours, how long all take on some clusters, and the command that starts each."""
     config: TrainConfig = context.config
     sets = TrainingSets(context)
-    found = runs(config, sets.sizes())
+    found = sorted(runs(config, sets.sizes()), key=lambda run: -length_of(run, config))
+    check_work_root(context, max(config.resources.nodes_of(run.architecture) for run in found))
     rows = [_row(run, config) for run in found]
     return Preview(rows, [*_times(found, config), *_commands(found, sets, context)])
 
@@ -53,7 +54,7 @@ def _times(found: Sequence[Run], config: TrainConfig) -> Iterator[str]:
     if len(hours) < len(found):
         yield NO_RATE
         return
-    kind = "GPU" if config.recipe.device == "cuda" else "process"
+    kind, kinds = ("GPU", "GPUs") if config.recipe.device == "cuda" else ("process", "processes")
     total = sum(time * run.recipe.processes for time, run in zip(hours, found, strict=True))
     yield f"{len(found)} runs: {total:,.1f} {kind}-hours."
     wanted = [_bundles(run, config) for run in found]
@@ -66,7 +67,7 @@ def _times(found: Sequence[Run], config: TrainConfig) -> Iterator[str]:
     for node, count in clusters:
         plan = schedule(hours, wanted, [node] * count)
         busy = f"{plan.utilisation_until_last_start:.0%} busy until the last run starts"
-        yield f"On {count} x {node} {kind}s: {plan.length:,.1f} hours, {busy}."
+        yield f"On {count} x {node} {kinds}: {plan.length:,.1f} hours, {busy}."
 
 
 def _bundles(run: Run, config: TrainConfig) -> tuple[int, ...]:

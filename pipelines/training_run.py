@@ -19,6 +19,7 @@ from cluster.checkpoints import NOT_FINITE, Found, newest_valid
 from cluster.launch import Attempt as Torchrun
 from cluster.launch import Command, Ended, Placed, place, start
 from cluster.placement import Shape
+from cluster.slurm import JOB
 from idia_core.errors import TrainingError
 from idia_core.model_reference import architecture_file
 from idia_core.storage import write_text
@@ -29,8 +30,6 @@ from pipelines.train_config import Run, TrainResources
 POLL_SECONDS = 1.0
 TAIL_BYTES = 1 << 16
 """Of a growing log: the newest lines are among them."""
-JOB = "slurm-job"
-"""File of a run's folder with the number of the Slurm job that trains it."""
 BY_SLURM = "left to Slurm"
 LOWER = "Lower recipe.learning_rate, or lengthen the warm-up."
 
@@ -98,9 +97,7 @@ def train(training: Training, data: str, resources: TrainResources, report: Repo
         starts += 1
 
 
-def _watched(
-    training: Training, torchrun: Torchrun, attempt: Attempt, stall_seconds: float, report: Report
-) -> Ended:
+def _watched(training: Training, torchrun: Torchrun, attempt: Attempt, stall_seconds: float, report: Report) -> Ended:
     """Wait for the end of an attempt, and note why it came."""
     try:
         ended = _watch(training, torchrun, stall_seconds, report)

@@ -1,6 +1,7 @@
 """The training sets that runs train on: tars that `verify` found to be what the ledger says."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from idia_core.train_data import train_data
 from pipelines.stage import StageContext
 
 COPY_BYTES = 1 << 20
+AT_ONCE = 8
+"""Tars that are fetched and hashed at once, in threads."""
 FETCHED = "tars"
 """Folder beside the runs' own for tars that were copied from elsewhere."""
 
@@ -75,11 +78,9 @@ class TrainingSets:
 
         Raises `SealError` for a tar that is no longer what was verified.
         """
-        for source, local, row in self._places(name, fetched):
-            if not is_local(source):
-                _copy(source, local, row["bytes"])
-            if sha256_of(local) != row["sha256"]:
-                raise SealError("the tar is not the one that was verified", str(local), "Run shards and verify again.")
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for _ in pool.map(lambda place: _fetch(*place), self._places(name, fetched)):
+                pass
 
     def _places(self, name: str, fetched: Path) -> Iterator[tuple[UPath, UPath, dict[str, Any]]]:
         """Where each tar of a set is, where it is read from, and its row of the ledger."""
@@ -87,6 +88,21 @@ class TrainingSets:
             path = source_path(self._shards, row["path"])
             copied = UPath(fetched / row["set"] / f"{row['shard']:05d}.tar")
             yield path, UPath(path.path) if is_local(path) else copied, row
+
+
+def _fetch(source: UPath, local: UPath, row: Mapping[str, Any]) -> None:
+    """Have one tar here, and see that it is what the ledger's row says."""
+    try:
+        if not is_local(source):
+            _copy(source, local, row["bytes"])
+        found = sha256_of(local)
+    except FileNotFoundError:
+        found = None
+    if found != row["sha256"]:
+        if not is_local(source):
+            local.unlink(missing_ok=True)  # the copy may be what is wrong
+        what = "the tar is not the one that was verified" if found else "the tar is gone"
+        raise SealError(what, str(source), "Run shards and verify again.")
 
 
 def _copy(source: UPath, target: UPath, size: int) -> None:

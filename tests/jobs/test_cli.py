@@ -1,5 +1,7 @@
 """The command line: what it prints, and what it ends with."""
 
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,16 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from cluster.torchrun import Rendezvous, entry_argv, torchrun_argv
+from idia_core.config import Study
 from idia_core.errors import ConfigError, DuplicateNameError, InvalidInputError, MissingInputError, UsageError
+from idia_core.model_reference import architecture_file
+from idia_core.training import open_clip_flags
 from jobs.cli import app
+from jobs.plan import plan_study
+from pipelines.train_config import runs, work_root
+from pipelines.training_sets import TrainingSets
+from tests.training_studies import SETS, training_study, verified_shards
 
 IDIA = [sys.executable, "-c", "from jobs.cli import main; main()"]
 ROOT = Path(__file__).parents[2]
@@ -143,3 +153,72 @@ def test_too_few_people_is_said_with_the_numbers(folder: Path) -> None:
     error = refused(*command)
     assert isinstance(error, InvalidInputError)
     assert str(error).startswith("0 people can take part, 2 are wanted (stage select).")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--submit"], "there is no job to submit (--submit). Add --launcher slurm."),
+        (["--sbatch=--mem=0"], "there is no job to submit (--sbatch). Add --launcher slurm."),
+        (["--launcher", "slurm", "--address", "auto"], "Slurm's jobs use no Ray (--address). Leave it out."),
+    ],
+)
+def test_a_launcher_that_does_not_fit_is_a_usage_error(words: list[str], said: str) -> None:
+    """Nothing is left out in silence."""
+    error = refused("run", "demo.yaml", "train", *words, "--dry-run")
+    assert isinstance(error, UsageError)
+    assert str(error) == said
+
+
+@pytest.mark.parametrize("stages", [[], ["shards", "train"], ["shards"]])
+def test_slurm_runs_the_trainings_alone(stages: list[str]) -> None:
+    """The stages before it need Ray, and have to be done."""
+    error = refused("run", "demo.yaml", *stages, "--launcher", "slurm")
+    assert isinstance(error, UsageError)
+    assert "(--launcher slurm). Name it: idia run STUDY train." in str(error)
+    assert CliRunner().invoke(app, ["run", "demo.yaml", "train", "--launcher", "pbs"]).exit_code == 2
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[Path, Study]:
+    """A file with a study that only trains, and the study."""
+    study = training_study(
+        verified_shards(tmp_path),
+        recipe={"epochs": 30, "processes": 2},
+        resources={"pairs_per_second": 0.01, "workers": 1},
+    )
+    file = tmp_path / "study.yaml"
+    file.write_text(json.dumps(study.model_dump(mode="json")))  # which YAML is too
+    return file, study
+
+
+def test_a_dry_run_of_the_trainings_says_commands_and_hours(trained: tuple[Path, Study]) -> None:
+    """The torchrun of each run, word for word, and what all of them take; nothing is written."""
+    file, study = trained
+    result = CliRunner().invoke(app, ["run", str(file), "train", "--dry-run"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.exception
+    hours = {name: 30 * pairs / 0.01 / 3600 for name, (pairs, _) in SETS.items()}
+    cells = {line.split()[0]: line.split()[1:] for line in result.output.splitlines() if line.startswith(tuple(SETS))}
+    assert cells["K002"][:1] == ["10"]
+    assert cells["K002"][-2:] == [f"{hours['K002']:.2f}", f"{hours['K002'] / 2:.2f}"]
+    assert f"2 runs: {sum(hours.values()):,.1f} process-hours." in result.output
+    assert f"On 1 x 2 processes: {sum(hours.values()) / 2:,.1f} hours, " in result.output
+    context = plan_study(study)["train"].context()
+    sets, root = TrainingSets(context), work_root(context)
+    for run in runs(context.config, sets.sizes()):
+        flags = open_clip_flags(run.recipe, sets.train_data(run.set, root), run.samples, run.model, root)
+        digest, work = run.digest(sets.digest(run.set)), root / run.model
+        entry = entry_argv(architecture_file(run.architecture), 1, digest, work, flags)
+        command = torchrun_argv(2, Rendezvous("127.0.0.1", 0, f"{digest}-0"), entry)
+        assert f"{run.model}: {shlex.join(command)}" in result.output.splitlines()
+    assert not Path(study.out).exists()
+
+
+def test_slurms_scripts_are_printed_with_the_options_given(trained: tuple[Path, Study]) -> None:
+    """With --dry-run nothing is written, also where --submit stands beside it."""
+    file, study = trained
+    options = ["--launcher", "slurm", "--submit", "--sbatch=--partition=gpu", "--sbatch=--mem=0", "--dry-run"]
+    result = CliRunner().invoke(app, ["run", str(file), "train", *options])
+    assert result.exit_code == 0, result.exception
+    assert result.output.count("#SBATCH --partition=gpu\n#SBATCH --mem=0\n") == len(SETS)
+    assert not Path(study.out).exists()

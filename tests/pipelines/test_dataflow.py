@@ -1,5 +1,6 @@
 """The dataflow: every split once, whatever is killed."""
 
+import io
 import os
 import signal
 import sys
@@ -76,6 +77,24 @@ class Complains(Squarer):
         super().__call__(split, out)
 
 
+class Waits(Squarer):
+    """Says a word late, and goes on until the others have said theirs; splits 2, 3 and 4 are found wrong at once."""
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        number = split["number"]
+        if number in (2, 3, 4):
+            raise InvalidInputError(f"{number} is no good", f"split {number}", "Leave it out.")
+        time.sleep(0.1 * (SPLITS - number))  # the first is the slowest to come to its word
+        with (self.folder.parent / "words").open("a") as words:
+            words.write(f"{number}\n")
+        deadline = time.monotonic() + 60
+        while len((self.folder.parent / "words").read_text().split()) < SPLITS - 3:
+            out.report(0.5, f"split {number} is at work")
+            assert time.monotonic() < deadline, "the others never came"
+            time.sleep(0.1)
+        super().__call__(split, out)
+
+
 Runner = Callable[..., list[Receipt]]
 
 
@@ -83,10 +102,17 @@ Runner = Callable[..., list[Receipt]]
 def run(tmp_path: Path) -> Runner:
     """Run a phase of six splits in `tmp_path`/stage."""
 
-    def run_it(worker: type[Worker] = Squarer, workers: int | None = None, retries: int = 3) -> list[Receipt]:
+    def run_it(
+        worker: type[Worker] = Squarer,
+        workers: int | None = None,
+        retries: int = 3,
+        said: io.StringIO | None = None,
+        *,
+        controls: bool = False,
+    ) -> list[Receipt]:
         context = StageContext("test", StageConfig(), {}, UPath(tmp_path / "stage"))
-        resources = Resources(workers=workers, retries=retries)
-        return run_phase(Phase("squares", six_splits, worker), context, resources, Progress(Console(quiet=True)))
+        resources, phase = Resources(workers=workers, retries=retries), Phase("squares", six_splits, worker, controls)
+        return run_phase(phase, context, resources, Progress(Console(file=said or io.StringIO(), width=200)))
 
     return run_it
 
@@ -168,3 +194,26 @@ def test_one_worker_means_one_split_at_a_time_and_one_model_loaded(run: Runner, 
     assert ran(tmp_path) == list(range(SPLITS))
     lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
     assert len({(pid, built) for _, pid, built, _ in lines}) == len({pid for _, pid, _, _ in lines})
+
+
+def test_splits_that_control_start_in_order_and_one_that_fails_ends_no_other(run: Runner, tmp_path: Path) -> None:
+    """All are at work at once, more than there are CPUs, each begun after the one before has said a word.
+
+    Errors are said as they come; the first of them is raised when all the others are done, and those have receipts.
+    """
+    said = io.StringIO()
+    with pytest.raises(InvalidInputError, match="2 is no good"):
+        run(Waits, said=said, controls=True)
+    assert (tmp_path / "words").read_text().split() == ["0", "1", "5"]
+    assert sorted(ran(tmp_path)) == [0, 1, 5]
+    lines = [line for line in said.getvalue().splitlines() if "Error" in line]
+    assert lines == [f"InvalidInputError: {n} is no good (split {n}). Leave it out." for n in (2, 3, 4)]
+    receipts = (tmp_path / "stage" / RECEIPTS).glob("squares-*.json")
+    assert sorted(path.stem for path in receipts) == [f"squares-{n:06d}" for n in (0, 1, 5)]
+
+
+def test_as_many_splits_control_at_once_as_there_are_workers(run: Runner, tmp_path: Path) -> None:
+    """With `workers: 1` one after the other; one whose process is always killed ends none of the others."""
+    with pytest.raises(WorkerLostError, match="split squares-000003"):
+        run(DiesAlways, workers=1, retries=0, controls=True)
+    assert ran(tmp_path) == [0, 1, 2, 4, 5]

@@ -100,3 +100,16 @@ def test_a_log_gets_a_line_for_each_run_with_the_phases(
         "  K075  epoch 3/50  loss 2.31  11,200 pairs/s  1:02:11 left",
     ]
     assert last.rstrip() == "train models: 0 of 18 splits"
+
+
+def test_a_log_tells_at_once_of_all_runs_that_are_in_one_state(
+    progress: Progress, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those with figures have their own lines, above; a single run in a state is named."""
+    monkeypatch.setattr(progress_module, "LOG_SECONDS", 0.0)
+    waits = "waits for 8 GPUs on 1 node; the cluster has 16 on 2 nodes, which are in use"
+    states = {"K025": waits, "K010": "starts", "K005": waits, "K075": "", "K001": waits}
+    figures = {run: "" if state else "3/50" for run, state in states.items()}
+    with progress.phase("train models", 18, 0):
+        progress.notes([Note(0, run, {"run": run, "epoch": figures[run], "state": states[run]}) for run in states])
+    assert log.getvalue().splitlines()[1:] == ["  K075  epoch 3/50", f"  3 others  {waits}", "  K010  starts"]

@@ -8,7 +8,7 @@ import pytest
 from idia_core.config import validate
 from idia_core.errors import ConfigError
 from idia_core.training import TrainingRecipe
-from pipelines.train_config import Run, TrainConfig, runs
+from pipelines.train_config import Run, TrainConfig, length_of, runs
 
 SETS = [("K075", 75, 2_870_000), ("K005", 5, 2_863_000), ("K001", 1, 2_862_600)]
 ARCHITECTURES = ["ViT-B-32", "RN50", "RN50x4"]
@@ -22,6 +22,11 @@ def config(**fields: Any) -> TrainConfig:
 def models(made: TrainConfig) -> list[str]:
     """The runs' names in their order."""
     return [run.model for run in runs(made, SETS)]
+
+
+def started(made: TrainConfig) -> list[str]:
+    """The runs' names in the order in which they start."""
+    return [run.model for run in sorted(runs(made, SETS), key=lambda run: -length_of(run, made))]
 
 
 def test_the_defaults_are_the_papers_three_architectures_on_every_set() -> None:
@@ -48,18 +53,23 @@ def test_a_single_architecture_leaves_the_models_their_sets_names() -> None:
 
 
 def test_the_longest_run_starts_first_where_the_rates_are_known() -> None:
-    """By hours: pairs x epochs over the rate of all processes; with a rate missing by pairs x epochs alone."""
+    """By hours: pairs x epochs over the rate of all processes; with a rate missing by pairs x epochs alone.
+
+    Their places in the plan, which name their files, stay the same.
+    """
     rates = {"ViT-B-32": 1000, "RN50": 500, "RN50x4": 200}
     made = config(resources={"pairs_per_second": rates})
-    assert models(made) == [f"{architecture}_{k}" for architecture in ARCHITECTURES[::-1] for k, _, _ in SETS]
+    assert started(made) == [f"{architecture}_{k}" for architecture in ARCHITECTURES[::-1] for k, _, _ in SETS]
     assert runs(made, SETS)[0].hours(200) == pytest.approx(2_870_000 * 50 / (200 * 8) / 3600)
     more = [{"architecture": "RN50x4", "recipe": {"processes": 64}}]
-    assert models(config(overrides=more, resources={"pairs_per_second": rates}))[0] == "RN50_K075"
+    assert started(config(overrides=more, resources={"pairs_per_second": rates}))[0] == "RN50_K075"
     del rates["RN50"]
-    assert models(config(resources={"pairs_per_second": rates})) == models(config())
+    assert started(config(resources={"pairs_per_second": rates})) == started(config())
     longer = [{"architecture": "RN50", "images_per_member": 1, "recipe": {"epochs": 51}}]
-    assert models(config(overrides=longer))[0] == "RN50_K001"
-    assert models(config(resources={"pairs_per_second": 3})) == models(config())
+    assert started(config(overrides=longer))[0] == "RN50_K001"
+    assert started(config(resources={"pairs_per_second": 3})) == started(config())
+    rates["RN50"] = 500
+    assert models(config(resources={"pairs_per_second": rates})) == models(config())
 
 
 def test_overrides_change_the_recipes_of_the_runs_they_name() -> None:
@@ -149,7 +159,7 @@ def test_the_gpus_of_a_node_follow_from_the_recipe(fields: dict[str, Any], gpus:
         ({"recipe": {"epoch": 3}}, "unknown field 'recipe.epoch'"),
         ({"recipe": {"extra_flags": ["--epochs", "3"]}}, "'--epochs 3' contradicts .* Set recipe.epochs instead"),
         ({"recipe": {"extra_flags": ["--epochen", "3"]}}, "unrecognized arguments: --epochen 3"),
-        ({"equal_steps": True}, "set exactly_once to false"),
+        ({"equal_steps": True}, "Set train.exactly_once to false"),
         ({"overrides": [{"recipe": {"epochs": 3}}]}, "an override names an architecture"),
         ({"overrides": [{"architecture": "RN50", "recipe": {}}]}, "field 'overrides.0.recipe'"),
         (
@@ -173,6 +183,10 @@ def test_the_gpus_of_a_node_follow_from_the_recipe(fields: dict[str, Any], gpus:
         ({"resources": {"nodes": {"RN": 3}}}, r"no run has the architecture 'RN' \(train\.resources\.nodes"),
         ({"resources": {"nodes": 3, "placement": "SPREAD"}}, "8 processes of ViT-B-32 do not divide among 3 nodes"),
         ({"resources": {"nodes": 2}}, "STRICT_PACK keeps a run on one node"),
+        (
+            {"resources": {"wandb": True}},
+            r"the package wandb is not installed \(train\.resources\.wandb\)\. Install it, pip install wandb",
+        ),
         ({"resources": {"gpus": 3}}, "resources.gpus follows from the recipe: it is 8"),
     ],
 )
