@@ -1,4 +1,4 @@
-"""When runs start and end that wait for GPUs in a queue: a simulation of what Ray does with their placement groups."""
+"""When runs start and end that wait for GPUs in a queue: a simulation of how `train` starts its runs."""
 
 import heapq
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Schedule:
 
 
 def schedule(durations: Sequence[float], wanted: Sequence[Sequence[int]], nodes: Sequence[int]) -> Schedule:
-    """Start every run as soon as it fits, those that wait in their order: one that does not fit is overtaken.
+    """Start every run in its order as soon as it fits: none overtakes another, so that no large one waits for ever.
 
     `wanted` are the GPUs that a run takes on each of its nodes, `(8,)` or `(8, 8)`, `nodes` the GPUs of each node.
     Raises `InvalidInputError` for a run that the nodes could not hold even alone.
@@ -45,7 +45,7 @@ def schedule(durations: Sequence[float], wanted: Sequence[Sequence[int]], nodes:
     while waiting:
         for run in list(waiting):
             if (places := _places(wanted[run], free)) is None:
-                continue
+                break
             waiting.remove(run)
             starts[run], ends[run] = clock, clock + durations[run]
             _take(wanted[run], places, free, sign=-1)

@@ -15,7 +15,7 @@ from idia_core.config import Resources
 from idia_core.errors import IdiaError, WorkerLostError
 from idia_core.manifest import FAILED, RECEIPTS, Receipt, digest_of, missing_files
 from idia_core.storage import write_text
-from pipelines.progress import Note, Progress
+from pipelines.progress import STATE, WAITS, Note, Progress
 from pipelines.stage import Phase, Report, Split, SplitWriter, StageContext, Worker
 
 NOTES = "idia-notes"
@@ -201,18 +201,18 @@ class _Board:
         self._notes = notes
         self._asked = notes.all.remote()
         self._since = time.monotonic()
-        self._heard: set[str] = set()
+        self._begun: set[str] = set()
 
     def room(self, phase: Phase, running: Collection[Job], limit: int) -> int:
         """How many more splits may be started now.
 
-        Those that control start one by one, each once the one before has said a word: it stands in the cluster's queue
-        then, and they come to their nodes in the plan's order.
+        Those that control start one by one, each once the one before has what it waits for: Ray's own queue of
+        placement groups lets small ones overtake large ones, for ever if need be.
         """
         free = limit - len(running)
         if not phase.controls:
             return free
-        return min(free, int(all(job.name in self._heard for job in running)))
+        return min(free, int(all(job.name in self._begun for job in running)))
 
     def show(self, progress: Progress) -> None:
         """Show the answer if there is one, and ask again a second later."""
@@ -220,6 +220,6 @@ class _Board:
             return
         with suppress(RayActorError):  # only the display is poorer for it
             notes: dict[str, Note] = ray.get(self._asked)
-            self._heard |= notes.keys()
+            self._begun |= {job for job, note in notes.items() if not note.row.get(STATE, "").startswith(WAITS)}
             progress.notes(list(notes.values()))
         self._asked, self._since = self._notes.all.remote(), time.monotonic()

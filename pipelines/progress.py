@@ -16,7 +16,8 @@ from rich.text import Text
 
 LOG_SECONDS = 10.0
 UNITS = ("pairs/s", "left")  # columns whose names are said after their values
-STATE = "state"  # the column of what a split does that has no figures yet: "waits for 8 GPUs"
+STATE = "state"  # the column of what a split does that has no figures yet
+WAITS = "waits"  # how the state of a split begins that waits for the cluster: "waits for 8 GPUs"
 Row = Mapping[str, str]
 """A line of the table, by column; the first column names the split that it tells of."""
 

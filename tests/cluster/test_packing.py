@@ -15,11 +15,11 @@ def test_runs_wait_for_the_first_node_that_is_free() -> None:
     assert found.utilisation_until_last_start == 1
 
 
-def test_a_run_that_does_not_fit_is_overtaken() -> None:
-    """While a run over two nodes waits, one that fits beside the others starts; the idle time is counted."""
+def test_a_run_that_does_not_fit_is_not_overtaken() -> None:
+    """While a run over two nodes waits, one that would fit beside the others waits too; the idle time is counted."""
     found = schedule([4.0, 2.0, 1.0], [(8,), (8, 8), (4,)], [8, 8])
-    assert found.starts == (0, 4, 0)
-    assert found.utilisation_until_last_start == (4 * 8 + 1 * 4) / (4 * 16)
+    assert found.starts == (0, 4, 6)
+    assert found.utilisation_until_last_start == (4 * 8 + 2 * 16) / (6 * 16)
 
 
 def test_the_parts_of_a_run_are_spread_where_there_is_room() -> None:

@@ -197,7 +197,7 @@ def test_one_worker_means_one_split_at_a_time_and_one_model_loaded(run: Runner, 
 
 
 def test_splits_that_control_start_in_order_and_one_that_fails_ends_no_other(run: Runner, tmp_path: Path) -> None:
-    """All are at work at once, more than there are CPUs, each begun after the one before has said a word.
+    """All are at work at once, more than there are CPUs, each begun after the one before no longer waits.
 
     Errors are said as they come; the first of them is raised when all the others are done, and those have receipts.
     """
@@ -217,3 +217,13 @@ def test_as_many_splits_control_at_once_as_there_are_workers(run: Runner, tmp_pa
     with pytest.raises(WorkerLostError, match="split squares-000003"):
         run(DiesAlways, workers=1, retries=0, controls=True)
     assert ran(tmp_path) == [0, 1, 2, 4, 5]
+
+
+def test_the_most_urgent_splits_start_first_and_keep_their_names(tmp_path: Path, local_ray: None) -> None:
+    """The larger its number, the sooner a split starts; its part is named after its place in the plan."""
+    context = StageContext("test", StageConfig(), {}, UPath(tmp_path / "stage"))
+    phase = Phase("squares", six_splits, Squarer, controls=True, urgency=lambda _, split: float(split["number"]))
+    receipts = run_phase(phase, context, Resources(workers=1), Progress(Console(file=io.StringIO())))
+    assert ran(tmp_path) == [5, 4, 3, 2, 1, 0]
+    assert [receipt.split for receipt in receipts] == [f"squares-{i:06d}" for i in range(SPLITS)]
+    assert squares(tmp_path) == [0, 1, 4, 9, 16, 25]
