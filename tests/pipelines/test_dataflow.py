@@ -219,7 +219,7 @@ def test_as_many_splits_control_at_once_as_there_are_workers(run: Runner, tmp_pa
     assert ran(tmp_path) == [0, 1, 2, 4, 5]
 
 
-def test_the_most_urgent_splits_start_first_and_keep_their_names(tmp_path: Path, local_ray: None) -> None:
+def test_the_most_urgent_splits_start_first_and_keep_their_names(tmp_path: Path) -> None:
     """The larger its number, the sooner a split starts; its part is named after its place in the plan."""
     context = StageContext("test", StageConfig(), {}, UPath(tmp_path / "stage"))
     phase = Phase("squares", six_splits, Squarer, controls=True, urgency=lambda _, split: float(split["number"]))
