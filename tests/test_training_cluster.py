@@ -1,5 +1,6 @@
 """Training through the stage, on clusters that lose processes and nodes: what comes of it, and what is left behind."""
 
+import io
 import json
 import shutil
 import signal
@@ -15,9 +16,14 @@ import pandas as pd
 import psutil
 import pytest
 from ray.cluster_utils import Cluster
+from rich.console import Console
+from upath import UPath
 
+from idia_core.config import load_study
+from idia_core.errors import IdiaError, MissingInputError, SealError, TrainingError
 from idia_core.training import MODEL_CONFIG
-from tests.kills import IDIA, ROOT, contents, kill_driver, running
+from jobs.run import run_study
+from tests.kills import IDIA, ROOT, contents, running
 from tests.processes import still_running
 
 pytestmark = pytest.mark.slow
@@ -26,7 +32,7 @@ EPOCHS = 6
 SETTINGS = {
     "world.people": 8,
     "world.caption_rows": 6000,
-    "world.background_pairs": 400,
+    "world.background_pairs": 250,
     "world.training_pictures": 5,
     "world.attack_pictures": 3,
     "select.members": 3,
@@ -48,6 +54,12 @@ def words(out: Path, *stages: str, **more: object) -> list[str]:
     """What follows `idia`."""
     settings = {"out": str(out), **SETTINGS, **{f"train.{key.replace('__', '.')}": more[key] for key in more}}
     return ["run", "demo.yaml", *stages, *(w for k, v in settings.items() for w in ("--set", f"{k}={json.dumps(v)}"))]
+
+
+def train_here(out: Path, **more: object) -> None:
+    """The stage in this process."""
+    settings = words(out, **more)[3::2]
+    run_study(load_study(UPath(ROOT / "jobs/studies/demo.yaml"), settings), Console(file=io.StringIO()), ["train"])
 
 
 def idia(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -150,7 +162,10 @@ def test_a_run_over_two_nodes_outlives_one_of_them(study: Path, cluster: Cluster
 def test_what_befalls_a_run_does_not_show_in_its_weights(
     study: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
-    """A rank is killed, then the driver is ended, and the newest checkpoint is cut short: the same bytes in the end."""
+    """A rank is killed, then the driver is ended, and the newest checkpoint is cut short: the same bytes in the end.
+
+    Before that the checkpoint passes for one of another architecture: the run ends with an error, and touches nothing.
+    """
     log, folder = tmp_path / "log", study / "train/_work/K005/checkpoints"
     with running(words(study, "train"), log) as driver:
         wait_for_epoch(study, 1, driver)
@@ -162,6 +177,13 @@ def test_what_befalls_a_run_does_not_show_in_its_weights(
     assert not still_running(children, 20)
     assert not ranks(study)
     newest = max(folder.glob("epoch_*.pt"), key=_epoch)
+    side = newest.with_name(f"{newest.name}.json")
+    own = side.read_text()
+    side.write_text(own.replace("idia-rn-tiny", "RN50"))
+    refused = idia(*words(study, "train"))
+    assert refused.returncode == 1
+    assert "TrainingError: the checkpoint is of RN50" in refused.stderr
+    side.write_text(own)
     newest.write_bytes(newest.read_bytes()[:-1000])
     done = idia(*words(study, "train"))
     assert done.returncode == 0, done.stderr
@@ -173,56 +195,49 @@ def test_what_befalls_a_run_does_not_show_in_its_weights(
     assert not (study / "train/_work").exists()
 
 
-def spoil_a_tar(study: Path) -> str:
+def spoil_a_tar(study: Path) -> None:
     """One byte of a shard is another than when it was verified."""
     tar = next((study / "shards/tars").rglob("*.tar"))
     content = bytearray(tar.read_bytes())
     content[600] ^= 1
     tar.write_bytes(content)
-    return "SealError: the tar is not the one that was verified"
 
 
-def remove_a_seal(study: Path) -> str:
+def remove_a_seal(study: Path) -> None:
     """The shards have no seal."""
     (study / "shards/manifest.json").unlink()
-    return "MissingInputError: stage 'shards' is not done"
 
 
-@pytest.mark.parametrize("spoil", [spoil_a_tar, remove_a_seal])
-def test_shards_that_are_not_as_verified_are_not_trained_on(study: Path, spoil: Callable[[Path], str]) -> None:
-    """One line says so, and no checkpoint comes of it."""
-    said = spoil(study)
-    done = idia(*words(study, "train"))
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert not list(study.rglob("train/checkpoints/*"))
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize(
+    ("spoil", "error", "said"),
+    [
+        (spoil_a_tar, SealError, "the tar is not the one that was verified"),
+        (remove_a_seal, MissingInputError, "stage 'shards' is not done"),
+    ],
+)
+def test_shards_that_are_not_as_verified_are_not_trained_on(
+    study: Path, spoil: Callable[[Path], None], error: type[IdiaError], said: str
+) -> None:
+    """A typed error says so, and no checkpoint comes of it."""
+    spoil(study)
+    with pytest.raises(error, match=said):
+        train_here(study)
+    assert not list(study.rglob("train/**/*.pt"))
 
 
+@pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"recipe__learning_rate": 1e30, "recipe__warmup_steps": 0}, "TrainingError: "),
-        ({"resources__stall_seconds": 0.5}, "TrainingError: no step was taken for"),
+        ({"recipe__learning_rate": 1e30, "recipe__warmup_steps": 0}, "the loss is nan|the weights are not finite"),
+        ({"resources__stall_seconds": 0.5}, "no step was taken for"),
     ],
 )
 def test_a_run_that_cannot_go_well_ends_with_a_reason(study: Path, settings: dict[str, Any], said: str) -> None:
-    """A loss that is not finite, and a heartbeat that stands still."""
-    done = idia(*words(study, "train", **settings))
-    assert done.returncode == 1
-    assert said in done.stderr
+    """A loss that is not finite, and a heartbeat that stands still: no restart, no seal, no process."""
+    with pytest.raises(TrainingError, match=said):
+        train_here(study, **settings)
     assert not still_running(ranks(study), 20)
+    assert len(list((study / "train/_work/K005/attempts").iterdir())) == 1
     assert not (study / "train/manifest.json").exists()
-
-
-def test_a_checkpoint_of_another_architecture_is_not_resumed(study: Path, tmp_path: Path) -> None:
-    """The error names both, and the checkpoint stays where it is."""
-    with running(words(study, "train"), tmp_path / "log") as driver:
-        wait_for_epoch(study, 1, driver)
-        kill_driver(driver)
-    folder = study / "train/_work/K005/checkpoints"
-    side = max(folder.glob("epoch_*.json"), key=_epoch)
-    side.write_text(side.read_text().replace("idia-rn-tiny", "RN50"))
-    done = idia(*words(study, "train"))
-    assert done.returncode == 1
-    assert "TrainingError: the checkpoint is of RN50" in done.stderr
-    assert side.exists()
