@@ -153,8 +153,8 @@ def _content(file: UPath) -> Iterator[tuple[memoryview, str]]:
         if os.fstat(local.fileno()).st_size == 0:  # of which there is no map
             yield memoryview(b""), sha256
             return
-        mapped = opened.enter_context(mmap.mmap(local.fileno(), 0, access=mmap.ACCESS_READ))
-        yield opened.enter_context(memoryview(mapped)), sha256
+        # Not closed here: where a reader was interrupted it still holds views, and that would hide what interrupted it.
+        yield memoryview(mmap.mmap(local.fileno(), 0, access=mmap.ACCESS_READ)), sha256
 
 
 def _differences(path: str, size: int, sha256: str, expected: Expected) -> Iterator[Found]:
