@@ -1,6 +1,8 @@
 """Loops over bytes, compiled by numba at their first call and cached beside their source."""
 
+import fcntl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -10,9 +12,27 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 def jit(function: FunctionT) -> FunctionT:
     """Compile the function."""
-    return cast("FunctionT", numba.njit(cache=True, nogil=True)(function))
+    compiled: Any = numba.njit(cache=True, nogil=True)(function)
+    _save_one_at_a_time(compiled._cache)  # noqa: SLF001 - numba has no other door to it
+    return cast("FunctionT", compiled)
 
 
 def inline(function: FunctionT) -> FunctionT:
     """Compile the function into those that call it: a call in a hot loop costs more than what it does."""
     return cast("FunctionT", numba.njit(inline="always")(function))
+
+
+def _save_one_at_a_time(cache: Any) -> None:
+    """Let no two processes save to a function's cache at once.
+
+    numba reads the index, chooses a name that is free there, and writes both: two processes that compile a function for
+    other types would choose the same name, and a third would run the machine code of the wrong types.
+    """
+    save = cache.save_overload
+
+    def save_alone(signature: Any, compiled: Any) -> None:
+        with (Path(cache.cache_path) / "numba.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            save(signature, compiled)
+
+    cache.save_overload = save_alone
