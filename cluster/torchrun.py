@@ -37,6 +37,8 @@ ROOT_CAUSE = re.compile(
 RAISED = re.compile(
     r"^(?:\[rank(?P<rank>\d+)\]: ?)?(?P<error>[A-Za-z_][\w.]*(?:Error|Exception|Interrupt)\b.*)", re.MULTILINE
 )
+TOLD = re.compile(r"\| ERROR \| (?P<error>\w+Error: .*)")
+"""What the entry says of an error of ours; the other ranks only notice that a rank is gone."""
 SUMMARY = "ChildFailedError"
 """The error that torchrun itself raises when a rank fails; it names the rank but not what the rank met."""
 
@@ -135,6 +137,8 @@ def interface_with(address: str) -> str | None:
 
 def why_it_ended(said: str) -> str:
     """What went wrong on a node, in one line, from what its ranks and torchrun wrote."""
+    if told := TOLD.search(said):
+        return told["error"]
     raised = [found for found in RAISED.finditer(said) if SUMMARY not in found["error"]]
     cause = ROOT_CAUSE.search(said)
     if cause and int(cause["code"]) < 0:

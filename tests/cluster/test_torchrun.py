@@ -169,3 +169,13 @@ def test_a_process_whose_parent_is_gone_already_ends_at_once() -> None:
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), PARENT_PID_VARIABLE: "1"}
     done = subprocess.run([sys.executable, "-c", CHILD], env=environment, timeout=30, check=False)
     assert done.returncode == 1
+
+
+def test_an_error_of_ours_is_the_reason_and_not_what_other_ranks_met() -> None:
+    """A full disk ends rank 0 with one line; the others lose their connection to it."""
+    said = (
+        "2026-11-25,16:22:46 | ERROR | StorageError: it cannot be written: No space left on device (a.pt). Make room.\n"
+        "[rank1]: RuntimeError: Connection closed by peer\n"
+    )
+    full = "StorageError: it cannot be written: No space left on device (a.pt). Make room."
+    assert why_it_ended(said) == full
