@@ -180,9 +180,8 @@ class _Packer:
         path = f"tars/{shard_path(name, number)}"
         with out.open(path, rows=shard.height) as file, TarWriter(file) as tar:
             contents = self._reader.read(shard)
-            for (key, suffix), (picture, caption) in zip(
-                shard.select("key", "suffix").iter_rows(), contents, strict=True
-            ):
+            names = zip(shard["key"].to_list(), shard["suffix"].to_list(), contents, strict=True)
+            for key, suffix, (picture, caption) in names:
                 tar.add(key, suffix, picture, caption)
         written = out.files[-1]
         return {
