@@ -4,7 +4,6 @@ Axes: P pictures of one person, N templates, K names of a pool.
 """
 
 import base64
-import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,9 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from idia_core.audit_json import AuditFile, Favourite, Model, Person, Pool, Verdict, Votes
+from idia_core.page_engine import page_engine
 from idia_core.statistics import Finding
 
 OVERVIEW, DATA = "index.html", "audit.json"
@@ -229,23 +229,13 @@ def _some_names(pool: Pool, person: Person) -> list[str]:
 @cache
 def _environment() -> Environment:
     """Jinja for these pages: everything is escaped, what is hidden is written out, and what is missing is an error."""
-    environment = Environment(
-        loader=PackageLoader("idia_core", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": lambda value: f"{value:,}",
+    filters = {
         "p": p_text,
         "percent": lambda value: f"{100 * value:.0f}%",
         "jpeg": lambda content: f"data:image/jpeg;base64,{base64.b64encode(content).decode()}",
-        "sha256": lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
         "as_well": as_well,
     }
-    return environment
+    return page_engine(filters, finalize=visible)
 
 
 def p_text(value: float | None) -> str:

@@ -60,5 +60,5 @@ def rate_fields(name: str) -> list[pa.Field]:
 
 def rate_columns(name: str, hits: float, pictures: int) -> dict[str, float]:
     """Their values; hits are expected ones, and need not be a whole number."""
-    low, high = wilson_interval(hits, pictures)  # type: ignore[arg-type]  # true of any share
+    low, high = wilson_interval(hits, pictures)
     return {name: hits / pictures, f"{name}_low": low, f"{name}_high": high}

@@ -1,36 +1,21 @@
 """How the report's page is made: its templates, how numbers are written, and figures for wide and narrow pages."""
 
-import base64
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from idia_core import figures
 from idia_core.figures import ModelCounts
+from idia_core.page_engine import page_engine
 from idia_core.statistics import wilson_interval
 
 
 def template(name: str) -> Template:
     """A template of idia_core, with what it writes numbers by; text is escaped, and a missing name is an error."""
-    engine = Environment(
-        loader=PackageLoader("idia_core", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    engine.filters |= {
-        "sha256": _sha256,
-        "number": _number,
-        "rate": _rate,
-        "percent": _percent,
-        "duration": _duration,
-        "interval": _interval,
-    }
-    return engine.get_template(name)
+    numbers = {"rate": _rate, "percent": _percent, "duration": _duration, "interval": _interval}
+    return page_engine(numbers).get_template(name)
 
 
 def each_architecture(
@@ -50,15 +35,6 @@ def both_widths(draw: Callable[..., Any], *content: Any) -> dict[str, Markup]:
         width: Markup(figures.to_svg(draw(*content, stacked=stacked)))  # noqa: S704
         for width, stacked in (("wide", False), ("narrow", True))
     }
-
-
-def _sha256(text: str) -> str:
-    """The digest by which the page's Content-Security-Policy knows its own script."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _number(value: int) -> str:
-    return f"{value:,}"
 
 
 def _rate(value: float) -> str:

@@ -195,7 +195,7 @@ def benjamini_hochberg(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
     return q_values
 
 
-def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(hits: float, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion; (0, 1), so nothing known, where total is 0."""
     if not total:
         return 0.0, 1.0

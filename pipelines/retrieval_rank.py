@@ -2,7 +2,7 @@
 
 from idia_core.retrieval_rank import RETRIEVAL_RANK, rank_hits, read_pairs
 from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext
-from pipelines.tested_models import TestedModelsConfig, each_model, load_model, row_of
+from pipelines.tested_models import TestedModelsConfig, each_model, load_model, row_of, telling
 
 
 class RetrievalRankConfig(TestedModelsConfig):
@@ -17,10 +17,7 @@ class _Ranker:
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
         model, stream = load_model(self._context, split)
-
-        def report(done: float, words: str) -> None:
-            out.report(done, f"{split['model']}: {words}")
-
+        report = telling(split, out)
         hits = rank_hits(model, stream, read_pairs(self._context.inputs["pairs"].files), report)
         row = row_of(RETRIEVAL_RANK, split, {f"rank{k}": expected for k, expected in hits.items()}, stream)
         out.table("retrieval_rank", row)

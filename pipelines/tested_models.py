@@ -1,6 +1,6 @@
 """What `zeroshot` and `retrieval_rank` share: each model is a piece of work, and makes a row of Table 2."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ from idia_core.models import ClipModel
 from idia_core.picture_stream import PictureStream
 from idia_core.ranks import rate_columns
 from pipelines.asking import is_black_box, reference_of
-from pipelines.stage import Split, StageContext
+from pipelines.stage import Split, SplitWriter, StageContext
 
 MODELS = pa.schema(
     [
@@ -52,6 +52,11 @@ def load_model(context: StageContext, split: Split) -> tuple[ClipModel, PictureS
     config: TestedModelsConfig = context.config
     model = ClipModel(reference_of(context, split), config.device, config.batch_size)
     return model, PictureStream(model, max(1, int(config.resources.cpus)))
+
+
+def telling(split: Split, out: SplitWriter) -> Callable[[float, str], None]:
+    """What tells how far a split is, after its model's name."""
+    return lambda done, words: out.report(done, f"{split['model']}: {words}")
 
 
 def row_of(schema: pa.Schema, split: Split, hits: Mapping[str, float], stream: PictureStream) -> pa.Table:

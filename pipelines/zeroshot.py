@@ -16,7 +16,7 @@ from idia_core.zeroshot import (
     read_class_names,
 )
 from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext
-from pipelines.tested_models import TestedModelsConfig, each_model, load_model, row_of
+from pipelines.tested_models import TestedModelsConfig, each_model, load_model, row_of, telling
 
 
 class ZeroshotConfig(TestedModelsConfig):
@@ -72,10 +72,7 @@ class _Classifier:
         context, names = self._context, self._names
         pictures = labelled_pictures(context.inputs["pictures"].files, len(names))
         model, stream = load_model(context, split)
-
-        def report(done: float, words: str) -> None:
-            out.report(done, f"{split['model']}: {words}")
-
+        report = telling(split, out)
         classifier_CD = build_classifier(model, names, context.config.templates, report)
         hits = classification_hits(stream, pictures, classifier_CD, report)
         out.table("zeroshot", row_of(ZEROSHOT, split, {f"top{k}": expected for k, expected in hits.items()}, stream))

@@ -21,7 +21,8 @@ from idia_core.audit_json import from_json
 from idia_core.drawing import draw_face, invent_people
 from idia_core.prompts import TEMPLATES
 from jobs.cli import main
-from tests.pipelines.audits import NAMES, write_model
+from tests.pipelines.audits import NAMES
+from tests.tiny_models import write_model
 
 IDIA = [sys.executable, "-c", "from jobs.cli import main; main()"]
 ROOT = Path(__file__).parent.parent

@@ -10,8 +10,8 @@ from PIL import Image
 from idia_core.drawing import draw_face, invent_people
 from idia_core.names import invent_names
 from tests.kills import Phase, Undisturbed, kill_amid, kill_at_random, undisturbed
-from tests.pipelines.audits import write_model
 from tests.soak import soak_count
+from tests.tiny_models import write_model
 
 pytestmark = pytest.mark.soak
 STAGES = ("people", "panel", "models", "attack", "judge", "evidence")

@@ -23,8 +23,11 @@ from idia_core.training import TrainingRecipe, open_clip_flags
     ],
 )
 def test_what_says_nothing_else_than_the_recipe_passes(flags: tuple[str, ...]) -> None:
-    """All other settings of open_clip's do, and those that repeat ours."""
-    check_extra_flags(TrainingRecipe(extra_flags=flags))
+    """All other settings of open_clip's do, and those that repeat ours; open_clip is given them as they are, last."""
+    recipe = TrainingRecipe(extra_flags=flags)
+    check_extra_flags(recipe)
+    given = open_clip_flags(recipe, "0.tar", 1, "K001", Path("logs"))
+    assert given[len(given) - len(flags) :] == list(flags)
 
 
 @pytest.mark.parametrize(

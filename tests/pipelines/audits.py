@@ -2,37 +2,23 @@
 
 import hashlib
 import io
-import logging
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from PIL import Image
 from rich.console import Console
 
 from idia_core.config import Study
 from idia_core.drawing import draw_face, invent_people
 from idia_core.identities import IDENTITIES, PICTURES
-from idia_core.model_reference import model_config
 from jobs.plan import PlannedStage
 from jobs.run import run_study
 
 QUIET = Console(quiet=True)
 NAMES = ("Ann Lee", "Bob Ray", "Zoë Ball", "Joe B. Kern", "Ida Moss")
 TEMPLATES = ("{0}", "a photo of {0}", "{0} on a photo")
-
-
-def write_model(path: Path, seed: int = 0) -> Path:
-    """A checkpoint of the tiny architecture with random weights."""
-    logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of random weights
-    torch.manual_seed(seed)
-    open_clip.add_model_config(model_config("idia-rn-tiny"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(open_clip.create_model("idia-rn-tiny").state_dict(), path)
-    return path
 
 
 def write_people(folder: Path, names: tuple[str, ...], seed: int, pictures: int = 3) -> None:

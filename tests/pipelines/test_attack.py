@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from idia_core.errors import BudgetError, IdiaError
-from tests.pipelines.audits import NAMES, TEMPLATES, attack, tables, write_model, write_people
+from tests.pipelines.audits import NAMES, TEMPLATES, attack, tables, write_people
 from tests.servers import proxy, served_model
+from tests.tiny_models import write_model
 
 VOTES = ("names", "asked", "votes", "similarities", "panel_votes", "text_embeddings")
 
