@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_TO_TEST := $(VENV)/.ready-to-test
 PYTEST := $(BIN)/python -m pytest
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 export HF_HUB_OFFLINE := 1
 
 .PHONY: demo test check slow soak clean
@@ -14,16 +16,16 @@ demo: $(READY)
 test: check
 	$(PYTEST)
 
-check: $(READY)
+check: $(READY_TO_TEST)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-slow: $(READY)
+slow: $(READY_TO_TEST)
 	$(PYTEST) -m "slow and not soak"
 
 # IDIA_SOAK=0.1 runs a tenth of it.
-soak: $(READY)
+soak: $(READY_TO_TEST)
 	$(PYTEST) -m soak
 
 clean:
@@ -33,5 +35,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "idia needs Python 3.11 or later; this is $$($(PYTHON) --version). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable ".[dev]" --constraint constraints.txt
+	$(INSTALL) --editable "."
+	touch $@
+
+$(READY_TO_TEST): $(READY)
+	$(INSTALL) --editable ".[dev]"
 	touch $@
