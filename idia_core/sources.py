@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from functools import cache, lru_cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 from upath import UPath
@@ -14,6 +15,7 @@ from idia_core.errors import InvalidInputError
 from idia_core.storage import as_path, is_local
 
 OPEN_FILES = 256
+BufferT = TypeVar("BufferT", bytes, memoryview)
 PLACE_COLUMNS = ("picture_at", "picture_bytes", "caption_at", "caption_bytes")
 
 
@@ -36,8 +38,9 @@ class SampleReader:
         """
         sources = rows["source"].to_list()
         places = [rows[column].to_list() for column in PLACE_COLUMNS]
-        starts = [min(picture, caption) for picture, _, caption, _ in zip(*places, strict=True)]
-        stops = [max(picture + size, caption + more) for picture, size, caption, more in zip(*places, strict=True)]
+        starts = rows.select(pl.min_horizontal("picture_at", "caption_at")).to_series().to_list()
+        ends = (pl.col("picture_at") + pl.col("picture_bytes"), pl.col("caption_at") + pl.col("caption_bytes"))
+        stops = rows.select(pl.max_horizontal(*ends)).to_series().to_list()
         for span, start, picture_at, picture_bytes, caption_at, caption_bytes in zip(
             self._spans(sources, starts, stops), starts, *places, strict=True
         ):
@@ -48,8 +51,9 @@ class SampleReader:
         """The bytes from start to stop of each source; those of one remote file system are fetched together."""
         paths = {source: self._path(source) for source in set(sources)}
         if all(is_local(path) for path in paths.values()):
+            local = {source: path.path for source, path in paths.items()}
             for source, start, stop in zip(sources, starts, stops, strict=True):
-                yield self._file(paths[source].path).read(start, stop - start)
+                yield self._file(local[source]).read(start, stop - start)
             return
         yield from self._fetched(pl.DataFrame({"source": sources, "start": starts, "stop": stops}), paths)
 
@@ -62,7 +66,7 @@ class SampleReader:
             with reading(path, "tar"):
                 content = path.fs.cat_ranges(names, *places_of, on_error="raise")
             for index, length, got in zip(rows["index"], rows["stop"] - rows["start"], content, strict=True):
-                spans[index] = _whole(got, length, str(path))
+                spans[index] = memoryview(_whole(got, length, str(path)))
         return [spans[index] for index in range(places.height)]
 
 
@@ -82,7 +86,7 @@ class _OpenFile:
         return _whole(self._content[start : start + length], length, self._path)
 
 
-def _whole(content: bytes | memoryview, length: int, path: str) -> memoryview:
+def _whole(content: BufferT, length: int, path: str) -> BufferT:
     if len(content) != length:
         raise InvalidInputError("shorter than it was when it was listed", path, "Put the file back, or run again.")
-    return memoryview(content)
+    return content

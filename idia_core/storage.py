@@ -5,6 +5,7 @@ import fcntl
 import glob
 import hashlib
 import io
+import mmap
 import os
 import shutil
 import tempfile
@@ -24,6 +25,8 @@ BUFFERS_AT_ONCE = 1000
 """The system takes 1,024."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a disk says to a writer alone: it is full, the user's share of it is, or the file may not grow."""
+ByteBuffer = bytes | bytearray | memoryview | mmap.mmap
+"""Of which the length is the number of bytes."""
 
 
 def is_local(path: UPath) -> bool:
@@ -76,18 +79,16 @@ def write_text(path: UPath, text: str) -> None:
         file.write(text.encode())
 
 
-def write_buffers(file: IO[bytes], buffers: Sequence[Buffer]) -> int:
+def write_buffers(file: IO[bytes], buffers: Sequence[ByteBuffer]) -> int:
     """Append buffers to a file, to one of the system in as few calls as it takes; returns how many bytes they are."""
-    views = [memoryview(buffer) for buffer in buffers]
+    total = sum(map(len, buffers))
     if not isinstance(file, io.FileIO | io.BufferedWriter | io.BufferedRandom):
-        file.writelines(views)
-        return sum(view.nbytes for view in views)
+        file.writelines(buffers)
+        return total
     file.flush()
-    total = 0
-    for first in range(0, len(views), BUFFERS_AT_ONCE):
-        some = views[first : first + BUFFERS_AT_ONCE]
-        due = sum(view.nbytes for view in some)
-        total += due
+    for first in range(0, len(buffers), BUFFERS_AT_ONCE):
+        some = buffers[first : first + BUFFERS_AT_ONCE]
+        due = total if len(some) == len(buffers) else sum(map(len, some))
         while (written := os.writev(file.fileno(), some)) < due:  # the system may take a part of them
             some, due = [memoryview(b"".join(some))[written:]], due - written
     return total
@@ -112,11 +113,11 @@ class HashedFile(io.RawIOBase):
         self.bytes += size
         return size
 
-    def writelines(self, contents: Iterable[Buffer], /) -> None:
+    def writelines(self, contents: Iterable[ByteBuffer], /) -> None:  # type: ignore[override]  # their length is wanted
         """Append the contents one after another."""
-        buffers = list(contents)
+        buffers, hash_more = list(contents), self._digest.update
         for buffer in buffers:
-            self._digest.update(buffer)
+            hash_more(buffer)
         self.bytes += write_buffers(self._file, buffers)
 
     def tell(self) -> int:

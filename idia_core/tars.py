@@ -1,7 +1,7 @@
 """Tars of picture-caption pairs: their samples listed without extracting anything, and written byte by byte alike."""
 
-import mmap
 import re
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import IO, NamedTuple, Self
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from idia_core.errors import InvalidInputError
 from idia_core.sample_status import SampleStatus
-from idia_core.storage import write_buffers
+from idia_core.storage import ByteBuffer, write_buffers
 from idia_core.tar_headers import (
     BLOCK,
     FILE_COLUMNS,
@@ -38,8 +38,6 @@ from idia_core.tar_samples import (
     group,
     name_files,
 )
-
-Buffer = bytes | bytearray | memoryview | mmap.mmap
 
 PICTURE_SUFFIXES = ("jpg", "png", "jpeg", "webp")
 """In the order in which open_clip looks for a sample's picture."""
@@ -101,7 +99,7 @@ class TarListing(NamedTuple):
     damage: str | None
 
 
-def list_tar(content: Buffer) -> TarListing:
+def list_tar(content: ByteBuffer) -> TarListing:
     """List the samples of a tar as open_clip's loader groups them, whatever the bytes are; nothing is extracted.
 
     A sample is OK when it has a picture and a caption that are not empty, under a key that `TarWriter` takes and that
@@ -174,75 +172,109 @@ def _damage(data: Bytes, files: int, end: int, at: int) -> str | None:
 # A file's header but for its name, its size and the sum of its bytes, as Python's tarfile writes it for a `TarInfo`.
 _MODE = b"0000644\0" + b"0000000\0" * 2  # and owner and group
 _TIME = b"00000000000\0"
-_TAIL = (b"0" + bytes(LONGEST_NAME) + b"ustar\00000").ljust(356, b"\0")
-_SUM = sum(_MODE + _TIME + _TAIL) + 8 * ord(" ")  # the sum counts as spaces
+_TYPE = b"0" + bytes(LONGEST_NAME) + b"ustar\00000"
+_HEADER = b"%b%b%012d%b%8b%b" % (bytes(LONGEST_NAME), _MODE, 0, _TIME, b"", _TYPE)  # the sum counts as spaces
+_SIZE_AT, _SUM_AT = LONGEST_NAME + len(_MODE), LONGEST_NAME + len(_MODE) + 2 * len(_TIME)
+_SIZE_DIGITS, _SUM_DIGITS = 11, 6
 _USABLE_KEY = re.compile(r"(?!__[^/]*__/)(?!/)[^.\0\ud800-\udfff]+(?<!/)")  # no dot, no zero, no half of a character
 _BATCH_BYTES = 1 << 19  # that are written at once, still in the processor's cache (a core has 1 MiB)
-_SMALL_BYTES = 4096  # of contents that are joined with the headers
+_ALIGNED_BYTES = 1 << 16  # of which writes are multiples: no page of the system's cache is written to twice
 
 
-def _header(name: bytes, size: int) -> bytes:
-    """A file's header: 512 bytes."""
-    octal = b"%011o" % size
-    total = _SUM + sum(name) + sum(octal)
-    return b"%b%b%b\0%b%06o\0 %b" % (name.ljust(LONGEST_NAME, b"\0"), _MODE, octal, _TIME, total, _TAIL)
+def _octal(numbers: Integers, digits: int) -> Bytes:
+    """The numbers' octal digits: (n, digits) of ASCII."""
+    return (numbers[:, None] >> np.arange(3 * digits - 3, -1, -3) & 7 | ord("0")).astype(np.uint8)
+
+
+def _headers(names: Sequence[bytes], sizes: Sequence[int]) -> Iterator[bytes]:
+    """The files' headers: 512 bytes each."""
+    headers = np.tile(np.frombuffer(_HEADER.ljust(BLOCK, b"\0"), dtype=np.uint8), (len(names), 1))
+    headers[:, :LONGEST_NAME] = np.array(names, dtype=f"S{LONGEST_NAME}").view(np.uint8).reshape(-1, LONGEST_NAME)
+    headers[:, _SIZE_AT : _SIZE_AT + _SIZE_DIGITS] = _octal(np.array(sizes), _SIZE_DIGITS)
+    headers[:, _SIZE_AT + _SIZE_DIGITS] = 0
+    sums = headers.sum(axis=1, dtype=np.int64)
+    headers[:, _SUM_AT : _SUM_AT + _SUM_DIGITS] = _octal(sums, _SUM_DIGITS)
+    headers[:, _SUM_AT + _SUM_DIGITS] = 0
+    together = headers.tobytes()
+    return (together[at : at + BLOCK] for at in range(0, len(together), BLOCK))
+
+
+def _names(key: str, suffix: str) -> tuple[bytes, bytes]:
+    """The names of a sample's picture and caption."""
+    if suffix not in PICTURE_SUFFIXES:
+        raise InvalidInputError(f"'{suffix}' is no suffix of a picture", f"key {key!r}", "Use jpg, png, jpeg, webp.")
+    name = key.encode() if _USABLE_KEY.fullmatch(key) else b""
+    if not 0 < len(name) <= min(LONGEST_KEY, LONGEST_NAME - 1 - len(suffix)):
+        fix = f"Use at most {LONGEST_KEY} bytes of UTF-8 without a dot or a zero, and no slash at an end."
+        raise InvalidInputError(f"the key {key!r} cannot name a file in a tar", "a tar", fix)
+    return b"%b.%b" % (name, suffix.encode()), name + b".txt"
+
+
+def _check_sizes(names: Sequence[bytes], sizes: Sequence[int]) -> None:
+    if max(sizes, default=0) >= SIZE_LIMIT:
+        name, size = next(file for file in zip(names, sizes, strict=True) if file[1] >= SIZE_LIMIT)
+        raise InvalidInputError(f"a file of {size} bytes", f"'{name.decode()}' of a tar", "Give less than 8 GiB.")
 
 
 class TarWriter:
     """Writes samples as Python's tarfile writes them in the USTAR format: the same samples, the same bytes.
 
-    Contents are not copied but held until half a MiB of them goes out together, at the latest in `close`; until then
+    Pictures are not copied but held until half a MiB of them goes out together, at the latest in `close`; until then
     they must not change. What is no file of the system gets them by `writelines`.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._size = file, 0
-        self._buffers: list[Buffer] = []
-        self._small: list[Buffer] = []  # headers and captions that follow the buffers
+        self._buffers: list[ByteBuffer] = []
+        self._small: list[ByteBuffer] = []  # headers and captions that follow the buffers
         self._padding = self._written = 0  # zeros due after the last content; bytes that are no longer held
 
-    def add(self, key: str, suffix: str, picture: Buffer, caption: Buffer) -> tuple[Place, Place]:
-        """Append a picture and its caption; where their contents lie within the tar.
+    def add(self, key: str, suffix: str, picture: ByteBuffer, caption: ByteBuffer) -> tuple[Place, Place]:
+        """Append a picture and its caption; where their contents lie within the tar. Raises what `extend` raises."""
+        self.extend([key], [suffix], [(picture, caption)])
+        at, size = self._size - len(caption), len(picture)
+        return Place(at - BLOCK - size - -size % BLOCK, size), Place(at, len(caption))
+
+    def extend(
+        self, keys: Sequence[str], suffixes: Sequence[str], contents: Sequence[tuple[ByteBuffer, ByteBuffer]]
+    ) -> None:
+        """Append pictures and their captions, buffers of bytes.
 
         Raises `InvalidInputError` for a key that `list_tar` calls unusable, a suffix that open_clip does not look for
-        and a file of 8 GiB or more.
+        and a file of 8 GiB or more; nothing of these samples is written then.
         """
-        if suffix not in PICTURE_SUFFIXES:
-            raise InvalidInputError(
-                f"'{suffix}' is no suffix of a picture", f"key {key!r}", "Use jpg, png, jpeg, webp."
-            )
-        name = key.encode() if _USABLE_KEY.fullmatch(key) else b""
-        if not 0 < len(name) <= min(LONGEST_KEY, LONGEST_NAME - 1 - len(suffix)):
-            fix = f"Use at most {LONGEST_KEY} bytes of UTF-8 without a dot or a zero, and no slash at an end."
-            raise InvalidInputError(f"the key {key!r} cannot name a file in a tar", "a tar", fix)
-        places = self._append(b"%b.%b" % (name, suffix.encode()), picture), self._append(name + b".txt", caption)
-        if self._size - self._written >= _BATCH_BYTES:
-            self._write()
-        return places
+        names = [name for files in map(_names, keys, suffixes) for name in files]
+        sizes = [len(content) for files in contents for content in files]
+        _check_sizes(names, sizes)
+        headers, zeros = _headers(names, sizes), bytes(BLOCK)
+        for (picture, caption), of_picture, of_caption in zip(contents, headers, headers, strict=True):
+            padding, more = -len(picture) % BLOCK, len(caption)
+            self._buffers += (b"".join((*self._small, zeros[: self._padding], of_picture)), picture)
+            self._small = [zeros[:padding], of_caption, caption]
+            self._size += self._padding + 2 * BLOCK + len(picture) + padding + more
+            self._padding = -more % BLOCK
+            if self._size - self._written >= _BATCH_BYTES:
+                self._write(self._size & -_ALIGNED_BYTES)
 
-    def _append(self, name: bytes, content: Buffer) -> Place:
-        size = content.nbytes if isinstance(content, memoryview) else len(content)
-        if size >= SIZE_LIMIT:
-            raise InvalidInputError(f"a file of {size} bytes", f"'{name.decode()}' of a tar", "Give less than 8 GiB.")
-        self._small += (bytes(self._padding), _header(name, size))
-        place = Place(self._size + self._padding + BLOCK, size)
-        self._size, self._padding = place.at + size, -size % BLOCK
-        if size < _SMALL_BYTES:
-            self._small.append(content)
-        else:
-            self._buffers += (b"".join(self._small), content)
-            self._small = []
-        return place
-
-    def _write(self) -> None:
-        write_buffers(self._file, [*self._buffers, b"".join(self._small)])
-        self._buffers, self._small, self._written = [], [], self._size
+    def _write(self, stop: int) -> None:
+        """Write what is held up to the byte `stop`."""
+        buffers, rest = [*self._buffers, b"".join(self._small)], list[ByteBuffer]()
+        beyond = self._size - stop
+        while beyond >= len(buffers[-1]):
+            rest.insert(0, buffers.pop())
+            beyond -= len(rest[0])
+        last = memoryview(buffers.pop())
+        rest.insert(0, last[len(last) - beyond :])
+        write_buffers(self._file, [*buffers, last[: len(last) - beyond]])
+        self._buffers, self._small, self._written = rest, [], stop
 
     def close(self) -> None:
         """Write what is held and the end of the tar; the file stays open."""
         end = self._padding + 2 * BLOCK
-        self._small.append(bytes(end + -(self._size + end) % RECORD))
-        self._write()
+        end += -(self._size + end) % RECORD
+        self._small.append(bytes(end))
+        self._size += end
+        self._write(self._size)
 
     def __enter__(self) -> Self:
         return self

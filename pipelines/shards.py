@@ -179,10 +179,7 @@ class _Packer:
         name, number = shard["set"][0], shard["shard"][0]
         path = f"tars/{shard_path(name, number)}"
         with out.open(path, rows=shard.height) as file, TarWriter(file) as tar:
-            contents = self._reader.read(shard)
-            names = zip(shard["key"].to_list(), shard["suffix"].to_list(), contents, strict=True)
-            for key, suffix, (picture, caption) in names:
-                tar.add(key, suffix, picture, caption)
+            tar.extend(shard["key"].to_list(), shard["suffix"].to_list(), list(self._reader.read(shard)))
         written = out.files[-1]
         return {
             "set": name,

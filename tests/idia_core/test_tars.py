@@ -114,7 +114,7 @@ def test_an_error_leaves_the_tar_without_an_end() -> None:
     picture = bytes(5 << 20)
     with pytest.raises(InvalidInputError, match="suffix"), TarWriter(file) as tar:
         _ = [tar.add(key, suffix, picture, b"caption") for key, suffix in (("a", "jpg"), ("b", "gif"))]
-    assert file.tell() > len(picture)
+    assert file.tell() >= len(picture)
     assert "cut short" in (list_tar(file.getvalue()).damage or "")
 
 
