@@ -75,6 +75,14 @@ def pair_caption(name: str, sex: str | None, seed: Sequence[int]) -> str:
     raise InvalidInputError(f"the name {name!r} is in the captions already", fix="Give the person a longer name.")
 
 
+def anonymous_caption(sex: str | None, seed: Sequence[int]) -> str:
+    """A caption as Conceptual Captions has them: of a picture of somebody, whom it calls by a role only."""
+    rng = np.random.default_rng(seed)
+    sentence = phrases.PERSON_SENTENCES[rng.integers(len(phrases.PERSON_SENTENCES))]
+    roles = phrases.ROLES[sex]
+    return _compose(sentence, sex, rng).replace("{name}", roles[rng.integers(len(roles))])
+
+
 def planted_counts(people: int, seed: int) -> list[int]:
     """How many captions hold each name exactly, skewed as in the world: a third 0, others up to 300, one in 16 more.
 

@@ -9,12 +9,20 @@ from idia_core.config import SeededConfig
 from idia_core.drawing import Person, draw_background, draw_face, encode_jpeg, invent_people
 from idia_core.drawing.scenery import SETTINGS
 from idia_core.identities import IDENTITIES, PAIRS, PICTURES
-from idia_core.synthetic import invent_identities, pair_caption, plant_captions
+from idia_core.synthetic import anonymous_caption, invent_identities, pair_caption, plant_captions
 from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext, once
 
 PEOPLE_PER_SPLIT, PAIRS_PER_SPLIT = 3, 100
-TRAINING, ATTACK, BACKGROUND, VALIDATION = range(4)
+TRAINING, ATTACK, BACKGROUND, VALIDATION, PLANTED = range(5)
 """First word of a picture's seed after the world's own: what the picture is for."""
+APPEARANCES = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),  # of the background
+        pa.field("identity", pa.string()),  # null for a stranger
+        pa.field("person", pa.int64(), nullable=False),  # the number of the drawn person, strangers after the others
+    ]
+)
+"""Who is on the background's pictures of people."""
 LABELLED = pa.schema([*PAIRS, pa.field("label", pa.int64(), nullable=False)])
 CLASSES = pa.schema([pa.field("label", pa.int64(), nullable=False), pa.field("name", pa.string(), nullable=False)])
 """A picture without people belongs to the class of its setting, `by the sea` for one."""
@@ -33,6 +41,11 @@ class WorldConfig(SeededConfig):
     """Pairs without people."""
     validation_pairs: int = Field(default=0, ge=0)
     """Other pairs without people, labelled with their setting, to test models on."""
+    planted_pictures: int = Field(default=0, ge=0)
+    """Other pictures of the last person in the background, under captions without a name; the first has none, and those
+    between have ever more of them. `appearances` tells which they are."""
+    strangers: int = Field(default=0, ge=0)
+    """Other people in the background, with as many pictures each as the last person."""
     caption_rows: int = Field(default=200_000, ge=0)
     """Rows of the caption collection in which the names are planted."""
 
@@ -47,6 +60,10 @@ def identities(context: StageContext) -> pa.Table:
 def _people(context: StageContext) -> Iterable[Split]:
     for start in range(0, context.config.people, PEOPLE_PER_SPLIT):
         yield {"start": start, "stop": min(start + PEOPLE_PER_SPLIT, context.config.people)}
+
+
+def _drawn(person: Person, *seed: int) -> bytes:
+    return encode_jpeg(draw_face(person, seed))
 
 
 class _Portraitist:
@@ -69,7 +86,7 @@ class _Portraitist:
         out.count(rows_in=drawn, rows_kept=drawn)
 
     def _draw(self, person: Person, *seed: int) -> bytes:
-        return encode_jpeg(draw_face(person, [self._seed, *seed]))
+        return _drawn(person, self._seed, *seed)
 
     def _pair(self, place: int, i: int) -> dict[str, object]:
         identity = self._identities[place]
@@ -119,6 +136,48 @@ class _Painter:
         return rows
 
 
+def _planted(context: StageContext) -> Iterable[Split]:
+    """Some of the people and strangers who are in the background."""
+    config: WorldConfig = context.config
+    everybody = config.people + config.strangers if config.planted_pictures else 0
+    for start in range(0, everybody, PEOPLE_PER_SPLIT):
+        yield {"start": start, "stop": min(start + PEOPLE_PER_SPLIT, everybody)}
+
+
+class _Planter:
+    """Draws people into the background."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._config: WorldConfig = context.config
+        self._seed = int(self._config.seed or 0)
+        self._identities = identities(context).to_pylist()
+        strangers = self._config.strangers
+        self._sexes = [*(identity["sex"] for identity in self._identities), *("FM"[i % 2] for i in range(strangers))]
+        self._people = invent_people(self._config.people + strangers, self._seed, self._sexes)
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        places = [(place, i) for place in range(split["start"], split["stop"]) for i in range(self._times(place))]
+        rows = [self._pair(place, i) for place, i in places]
+        known = {place: identity["identity"] for place, identity in enumerate(self._identities)}
+        shown = [{"key": _key(place, i), "identity": known.get(place), "person": place} for place, i in places]
+        out.table("background", pa.Table.from_pylist(rows, PAIRS), "planted")
+        out.table("appearances", pa.Table.from_pylist(shown, APPEARANCES))
+        out.count(rows_in=len(rows), rows_kept=len(rows))
+
+    def _times(self, place: int) -> int:
+        most, last = self._config.planted_pictures, self._config.people - 1
+        return most if place >= last else round(most * place / last)
+
+    def _pair(self, place: int, i: int) -> dict[str, object]:
+        seed = (self._seed, PLANTED, place, i)
+        caption = anonymous_caption(self._sexes[place], seed)
+        return {"key": _key(place, i), "caption": caption, "image": _drawn(self._people[place], *seed)}
+
+
+def _key(place: int, i: int) -> str:
+    return f"scene{place:05d}-{i:05d}"
+
+
 class _Examiner(_Painter):
     """Draws other pictures without people, and labels them."""
 
@@ -163,6 +222,10 @@ STAGE = Stage(
         Phase("background", _backgrounds, _Painter),
         Phase("text", once, _Writer),
         Phase("validation", _validation, _Examiner),
+        Phase("planted", _planted, _Planter),
     ),
-    tables=("identities", "pictures", "pairs", "background", "captions", "planted", "validation", "classes"),
+    tables=(
+        *("identities", "pictures", "pairs", "background", "appearances"),
+        *("captions", "planted", "validation", "classes"),
+    ),
 )

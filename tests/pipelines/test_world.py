@@ -43,3 +43,26 @@ def test_validation_pairs_are_new_pictures_labelled_with_their_setting(tmp_path:
     assert not set(validation["image"]) & set(background["image"])
     assert len(with_them.pop("validation")) == 2
     assert with_them == without
+
+
+def test_people_are_planted_in_the_background(tmp_path: Path) -> None:
+    """None of the first person, ever more of the next, as many of strangers as of the last; no caption has a name."""
+    with_them = draw(tmp_path / "with", people=4, strangers=2, planted_pictures=6)
+    without = draw(tmp_path / "without", people=4)
+    found = pl.read_parquet(tmp_path / "with/world/appearances/*.parquet")
+    assert found.group_by("person").len().sort("person").rows() == [(1, 2), (2, 4), (3, 6), (4, 6), (5, 6)]
+    people = pl.read_parquet(tmp_path / "with/world/identities/*.parquet")
+    assert found.filter(pl.col("person") < 4)["identity"].unique().sort().to_list() == sorted(people["identity"][1:])
+    assert found.filter(pl.col("person") >= 4)["identity"].is_null().all()
+    background = pl.read_parquet(tmp_path / "with/world/background/*.parquet")
+    planted = background.join(found, on="key")
+    assert (background.height, planted.height, background["key"].n_unique()) == (130 + 24, 24, 130 + 24)
+    assert not planted["caption"].str.contains_any(people["name"].to_list()).any()
+    pictures = pl.concat(
+        [pl.read_parquet(tmp_path / f"with/world/{table}/*.parquet")["image"] for table in ("pictures", "pairs")]
+    )
+    assert planted["image"].n_unique() == 24
+    assert not set(planted["image"]) & set(pictures)
+    assert with_them.pop("appearances")
+    assert {k: v for k, v in with_them["background"].items() if "planted" not in k} == without["background"]
+    assert with_them["pictures"] == without["pictures"]
