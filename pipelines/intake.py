@@ -7,13 +7,11 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from idia_core.base_inputs import BasePart, BaseSample, Kind, base_splits, read_split
+from idia_core.base_inputs import BaseSample, Kind, base_splits, read_split
 from idia_core.captions import NameMatcher
-from idia_core.errors import InvalidInputError
 from idia_core.identities import Role, attackable
 from idia_core.intake import LEAKS, Inspected, Inspector
 from idia_core.leakage import AttackPictures, EmbeddingRule
-from idia_core.manifest import FAILED
 from idia_core.masking import NameMask
 from idia_core.member_captions import member_captions
 from idia_core.model_reference import ModelReference
@@ -22,6 +20,7 @@ from idia_core.sample_status import SampleStatus
 from idia_core.shards import LISTING
 from idia_core.storage import as_path, sha256_of
 from idia_core.tars import Place, TarWriter
+from pipelines.failures import note_damage
 from pipelines.shards_config import ShardsConfig
 from pipelines.stage import Phase, Split, SplitWriter, StageContext
 
@@ -101,7 +100,7 @@ class _BaseReader:
     def __call__(self, split: Split, out: SplitWriter) -> None:
         part = read_split(split)
         inspected = list(self._inspector.inspect(list(part.samples)))
-        _note(part, split, out, self._config)
+        note_damage(part, split, out, self._config.tolerate_failed_inputs)
         packed = split["kind"] != Kind.TARS or self._must_be_packed(inspected)
         source = f"{self.part}/{out.part:05d}.tar" if packed else split["url"]
         rows = _pack(source, inspected, out) if packed else [_row(source, one) for one in inspected]
@@ -129,7 +128,7 @@ class _MembersReader:
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
         part = read_split(split)
-        _note(part, split, out, self._config)
+        note_damage(part, split, out, self._config.tolerate_failed_inputs)
         given = list(part.samples)
         samples = [sample for sample in given if sample.key in self._owners]
         captions = self._captions(samples)
@@ -167,17 +166,6 @@ def _captioned(sample: BaseSample, row: Mapping[str, Any]) -> BaseSample:
     if sample.status not in ABOUT_CAPTIONS:
         return sample
     return sample._replace(caption=row["caption"].encode(), status=SampleStatus(row["status"]))
-
-
-def _note(part: BasePart, split: Split, out: SplitWriter, config: ShardsConfig) -> None:
-    for note in part.notes:
-        out.note("notes", note)
-    if part.damage is None:
-        return
-    if not config.tolerate_failed_inputs:
-        fix = "Fetch it again, or run with --tolerate-failed-inputs 1 to use what can be read of it."
-        raise InvalidInputError(part.damage, split["url"], fix)
-    out.note(FAILED, f"{split['url']}: {part.damage}")
 
 
 def _pack(source: str, inspected: Sequence[Inspected], out: SplitWriter) -> list[dict[str, Any]]:
