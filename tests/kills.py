@@ -21,7 +21,7 @@ AT_WORK = "ray::_run_split"
 """What a worker is called while it does a split."""
 SECONDS_TO_DIE = 20
 """Workers and trainings die with their driver at once; the reaper ends the rest of Ray a moment later."""
-SECONDS_TO_WAIT = 120
+SECONDS_TO_WAIT = 300
 
 
 class Undisturbed(NamedTuple):
