@@ -39,9 +39,11 @@ SELECTION = pa.schema(
         pa.field("identity", pa.string(), nullable=False),
         pa.field("role", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
-        pa.field("occurrences", pa.int64(), nullable=False),
+        pa.field("occurrences", pa.int64()),  # null where nobody's name was searched for
         pa.field("pictures", pa.int64(), nullable=False),
         pa.field("pairs", pa.int64(), nullable=False),
+        pa.field("hit_rate", pa.float64()),  # how often the person is in the base; null where that was not looked up
+        pa.field("clip_rate", pa.float64()),
     ]
 )
 
@@ -63,6 +65,10 @@ class Reason(StrEnum):
     TOO_FREQUENT = "too_frequent"
     TOO_FEW_PICTURES = "too_few_pictures"
     TOO_FEW_PAIRS = "too_few_pairs"
+    NO_CANDIDATES = "no_candidates"  # no base picture was looked at for the person
+    TOO_PRESENT = "too_present"
+    CLIP_AGREES = "clip_agrees"  # CLIP gives too many of the person's candidates the person's name
+    SEX_UNKNOWN = "sex_unknown"
     NOT_NEEDED = "not_needed"
 
 

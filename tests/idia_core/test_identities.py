@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idia_core.errors import InvalidInputError
-from idia_core.identities import PICTURES, Reason, Role, attackable, choose_roles, exclusion
+from idia_core.identities import PICTURES, SELECTION, Reason, Role, attackable, choose_roles, exclusion
 
 Person = tuple[str, str | None, int]
 EVEN: list[Person] = [(f"{sex}{i:02d}", sex, i) for i in range(20) for sex in "FM"]
@@ -43,6 +43,13 @@ def _of(roles: dict[str, Role], role: Role) -> set[str]:
 def test_exclusion(counts: tuple[int, int, int], limits: tuple[int | None, int, int], reason: Reason | None) -> None:
     """The limits themselves still pass, and of several reasons the first counts: names, then pictures, then pairs."""
     assert exclusion(*counts, limits) is reason
+
+
+def test_a_selection_may_lack_what_was_not_looked_up() -> None:
+    """Occurrences and the two rates may be null, nothing else; every reason is a word of its own."""
+    assert [field.name for field in SELECTION if field.nullable] == ["occurrences", "hit_rate", "clip_rate"]
+    assert [field.type for field in SELECTION if field.nullable] == [pa.int64(), pa.float64(), pa.float64()]
+    assert len({str(reason) for reason in Reason}) == len(Reason) == 11
 
 
 def test_attackable_pictures_are_those_that_are_ok() -> None:
