@@ -3,6 +3,7 @@
 import io
 import struct
 import warnings
+from collections.abc import Callable
 from enum import StrEnum
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -37,6 +38,13 @@ def decode_picture(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.
     EXIF orientation is applied, transparency is laid on white, and 16 bits are scaled to 8. A picture of more than
     `max_pixels` is refused by what its header says; frames after the first are never decoded.
     """
+    return decode_prepared(content, lambda _: None, max_pixels)
+
+
+def decode_prepared(
+    content: bytes, prepare: Callable[[Image.Image], None], max_pixels: int = MAX_PIXELS
+) -> tuple[Image.Image | None, PictureStatus]:
+    """As `decode_picture`; `prepare` sees the picture before its pixels are decoded, and may ask for fewer of them."""
     if not content:
         return None, PictureStatus.EMPTY
     try:
@@ -45,6 +53,7 @@ def decode_picture(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.
             with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 if picture.width * picture.height > max_pixels:
                     return None, PictureStatus.TOO_LARGE
+                prepare(picture)
                 picture.load()
                 return _as_rgb(ImageOps.exif_transpose(picture)), PictureStatus.OK
     except Image.DecompressionBombError:
