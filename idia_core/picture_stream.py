@@ -31,6 +31,10 @@ def silent(done: float, words: str) -> None:
     """Nobody listens."""
 
 
+def unnoted(tag: object, status: str) -> None:
+    """Failures are counted and not noted one by one."""
+
+
 class Loaded(NamedTuple, Generic[TagT]):
     """What became of a picture: as the model takes it, or why not."""
 
@@ -53,13 +57,16 @@ class PictureStream:
         self.seconds = self.waited = 0.0
         """Since the first picture was asked for; and those of them in which the model had none to work on."""
 
-    def embed(self, pictures: Iterable[tuple[TagT, Source]]) -> Iterator[tuple[list[TagT], npt.NDArray[np.float32]]]:
+    def embed(
+        self, pictures: Iterable[tuple[TagT, Source]], note_failure: Callable[[TagT, str], None] = unnoted
+    ) -> Iterator[tuple[list[TagT], npt.NDArray[np.float32]]]:
         """The tags and embeddings [B, D] of the pictures that can be shown, a batch after another, in their order.
 
-        A tag is whatever the caller wants back with a picture.
+        A tag is whatever the caller wants back with a picture. `note_failure` is told the tag and status of each that
+        cannot be shown, in their order too and by the caller's own thread.
         """
         began = time.perf_counter()
-        for batch in batches(self._shown(pictures), self._model.batch_size):
+        for batch in batches(self._shown(pictures, note_failure), self._model.batch_size):
             tags, tensors = zip(*batch, strict=True)
             embeddings_BD = self._model.encode_prepared(tensors)
             self.shown += len(batch)
@@ -77,10 +84,13 @@ class PictureStream:
         rate, wait = (self.shown / self.seconds, self.waited / self.seconds) if self.seconds else (0.0, 0.0)
         return f"{self.shown:,} pictures, {rate:,.1f}/s, data wait {wait:.0%}"
 
-    def _shown(self, pictures: Iterable[tuple[TagT, Source]]) -> "Iterator[tuple[TagT, Tensor]]":
+    def _shown(
+        self, pictures: Iterable[tuple[TagT, Source]], note_failure: Callable[[TagT, str], None]
+    ) -> "Iterator[tuple[TagT, Tensor]]":
         for loaded in self._ahead(iter(pictures)):
             if loaded.tensor is None:
                 self.failed[loaded.status] += 1
+                note_failure(loaded.tag, loaded.status)
             else:
                 yield loaded.tag, loaded.tensor
 

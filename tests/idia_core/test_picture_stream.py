@@ -99,3 +99,14 @@ def test_an_error_of_the_reader_reaches_the_caller(model: ClipModel) -> None:
 
     with pytest.raises(InvalidInputError, match="damaged"):
         list(PictureStream(model).embed(failing()))
+
+
+def test_failures_are_told_one_by_one(model: ClipModel) -> None:
+    """The tag and status of each, in their order, to whoever wants to know."""
+    told: list[tuple[int, str]] = []
+    sources: list[Source] = [b"", jpeg(1), "no_label", jpeg(2)[:500]]
+    stream = PictureStream(model, 2)
+    found = stream.embed(enumerate(sources), lambda tag, status: told.append((tag, str(status))))
+    assert [tag for tags, _ in found for tag in tags] == [1]
+    assert told == [(0, "empty"), (2, "no_label"), (3, "truncated")]
+    assert stream.failed.total() == 3
