@@ -23,7 +23,10 @@ WORK = "_work"
 """Folder of what splits keep to go on from when they are interrupted, such as checkpoints; it goes with the seal."""
 FAILED = "failed_inputs"
 """The kind of facts that name inputs which could not be read: `PATH: reason`."""
-PACKAGES = ("ray", "pyarrow", "numpy", "torch", "open_clip_torch", "webdataset", "opencv-python-headless", "Faker")
+PACKAGES = (
+    *("ray", "pyarrow", "numpy", "torch", "open_clip_torch", "webdataset", "opencv-python-headless", "faiss-cpu"),
+    "Faker",
+)
 
 
 class _Record(BaseModel):
