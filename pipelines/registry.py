@@ -2,12 +2,17 @@
 
 from pipelines import (
     attack,
+    embed,
     evaluate,
     evidence,
+    faces,
     figures,
+    index,
     judge,
     models,
     people,
+    presence,
+    recogniser,
     report,
     retrieval_rank,
     scan,
@@ -22,7 +27,9 @@ from pipelines.stage import Stage
 
 ALL: tuple[Stage, ...] = (
     *(people.STAGE, people.PANEL, models.STAGE),
-    *(world.STAGE, scan.STAGE, select.STAGE, shards.STAGE),
+    *(world.STAGE, scan.STAGE),
+    *(embed.STAGE, index.STAGE, recogniser.STAGE, faces.STAGE, presence.STAGE),
+    *(select.STAGE, shards.STAGE),
     *(verify.STAGE, train.STAGE, zeroshot.STAGE, retrieval_rank.STAGE),
     *(attack.STAGE, judge.STAGE, evidence.STAGE, evaluate.STAGE, figures.STAGE, report.STAGE),
 )
