@@ -233,9 +233,8 @@ def _touch_no_lists_beforehand(index: Any) -> None:
     """Keep faiss from starting 32 threads a search to touch mapped lists: where they are in memory it costs 15%."""
     import faiss  # noqa: PLC0415 - heavy
 
-    if (ivf := faiss.try_extract_index_ivf(index)) is None:
-        return
-    lists: Any = faiss.downcast_InvertedLists(ivf.invlists)
+    ivf: Any = faiss.try_extract_index_ivf(index)
+    lists = ivf and faiss.downcast_InvertedLists(ivf.invlists)
     if isinstance(lists, faiss.OnDiskInvertedLists):
         lists.prefetch_nthread = 0
 
