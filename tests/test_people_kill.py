@@ -59,7 +59,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, local_ray: None) -> Path:  #
     }
     stages = {name: {**config, "resources": {"retries": 100}} for name, config in stages.items()}
     path = folder / "study.yaml"
-    path.write_text(yaml.safe_dump({"name": "kill", "out": "out", "stages": stages}), encoding="utf-8")
+    path.write_text(yaml.safe_dump({"name": "kill", "out": "out", "stages": stages}, sort_keys=False), encoding="utf-8")
     return path
 
 
