@@ -94,7 +94,7 @@ class _Trainer:
         with out.open(TRAINED) as file:
             write_index(index, file)
         found = [
-            one._asdict() | {"file": str(one.file), "metadata": str(file), "factory": factory}
+            one._asdict() | {"file": one.file.name, "metadata": file.name, "factory": factory}
             for one, file in zip(embeddings, metadata, strict=True)
         ]
         out.table(LAYOUT, pa.Table.from_pylist(found))
@@ -104,7 +104,7 @@ class _Trainer:
 def _layout(context: StageContext) -> tuple[list[EmbeddingFile], list[UPath], str]:
     """The files of embeddings and of their metadata, and the kind of index, as the first phase left them."""
     rows = context.table(LAYOUT).to_pylist()
-    files = {str(file): file for field in ("embeddings", "metadata") for file in context.inputs[field].files}
+    files = {file.name: file for field in ("embeddings", "metadata") for file in context.inputs[field].files}
     embeddings = [
         EmbeddingFile(**{name: row[name] for name in EmbeddingFile._fields} | {"file": files[row["file"]]})
         for row in rows
