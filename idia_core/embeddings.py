@@ -4,6 +4,7 @@ Axes: N rows of a file, B rows that are asked for, D embedding dimensions.
 """
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -107,9 +108,34 @@ def open_embeddings(path: UPath) -> EmbeddingFile:
         reason = str(error).partition("\n")[0]
         raise InvalidInputError(f"no readable npy file: {reason}", str(path), "Fetch it again.") from None
     if len(shape) != 2 or by_column or dtype not in READ:
-        what = f"an array {shape} of {dtype}, not rows of embeddings"
+        what = f"an array of {dtype.name} with shape {shape}, not rows of embeddings"
         raise InvalidInputError(what, str(path), "Store one embedding a row, as float16 or float32.")
     return EmbeddingFile(path, *shape, dtype, start.tell())
+
+
+def number_of(file: UPath) -> int:
+    """The number at the end of a file's name, by which embeddings and metadata belong together."""
+    if digits := re.search(r"(\d+)$", file.stem):
+        return int(digits.group(1))
+    raise InvalidInputError(
+        "there is no number in its name", str(file), "Call it as clip-retrieval does: img_emb_00.npy."
+    )
+
+
+def open_numbered(files: Sequence[UPath]) -> "Embeddings":
+    """The rows of several files in the order of the files' numbers, as `index` knows them.
+
+    Raises `InvalidInputError` for two files with one number, and where all are empty.
+    """
+    ordered = sorted(files, key=number_of)
+    for before, file in pairwise(ordered):
+        if number_of(before) == number_of(file):
+            fix = f"{before} has it too: give one folder of embeddings."
+            raise InvalidInputError(f"the number {number_of(file)} is there twice", str(file), fix)
+    embeddings = Embeddings(ordered)
+    if not len(embeddings):
+        raise InvalidInputError("there are no embeddings", str(files[0].parent), "Embed some pictures first.")
+    return embeddings
 
 
 class Embeddings:
@@ -131,11 +157,18 @@ class Embeddings:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def blocks(self, most: int) -> Iterator[npt.NDArray[np.float32]]:
-        """All rows in their order, no more than `most` at a time: [N, D]."""
-        for file in self.files:
-            for start in range(0, file.rows, most):
-                yield np.array(file.read(start, start + most), np.float32)
+    def blocks(self, most: int, first: int = 0, count: int | None = None) -> Iterator[npt.NDArray[np.float32]]:
+        """`count` rows from `first` on, or all, in their order, no more than `most` at a time: [N, D]."""
+        last = len(self) if count is None else first + count
+        for file, end in zip(self.files, self._ends.tolist(), strict=True):
+            begin = end - file.rows
+            for start in range(max(first, begin), min(last, end), most):
+                yield np.array(file.read(start - begin, min(start + most, last, end) - begin), np.float32)
+
+    def place(self, number: int) -> tuple[EmbeddingFile, int]:
+        """The file of a row, and its place in it."""
+        which = int(np.searchsorted(self._ends, number, side="right"))
+        return self.files[which], number - int(self._ends[which]) + self.files[which].rows
 
     def read(self, numbers_B: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """The rows with those numbers, in their order: [B, D]. Raises `IndexError` for a number that no row has."""

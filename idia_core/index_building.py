@@ -6,14 +6,14 @@ Axes: N rows, D dimensions.
 import math
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from idia_core.embeddings import Embeddings, number_of
 from idia_core.errors import InvalidInputError
 
 EXACT_BELOW = 10_000_000
@@ -28,7 +28,6 @@ POINTS_A_LIST = 50
 """Rows for each list to train on; faiss wants 39 and uses 256 at most."""
 CODEBOOK_POINTS = 65_536
 """Rows that faiss trains its codes on at most."""
-DTYPES = ("float16", "float32", "float64")
 
 
 def choose_index(rows: int, dimensions: int, exact_below: int = EXACT_BELOW, index_bytes: int = 4_000_000_000) -> str:
@@ -71,100 +70,26 @@ def training_rows(factory: str, rows: int) -> int:
     return min(rows, wanted)
 
 
-class EmbeddingFile(NamedTuple):
-    """An `img_emb_*.npy`, by its header; `first_row` is its place among the rows of all."""
-
-    file: UPath
-    number: int
-    rows: int
-    dimensions: int
-    dtype: str
-    at: int
-    """Byte at which the rows begin."""
-    first_row: int = 0
-
-
-def list_embeddings(files: Sequence[UPath]) -> list[EmbeddingFile]:
-    """The files in the order of their numbers, checked by their headers.
-
-    Raises `InvalidInputError` for one that is no array of floats, is cut short or has other dimensions than the first,
-    for two with one number, and where all are empty.
-    """
-    found = sorted((_read_header(file) for file in files), key=lambda one: one.number)
-    for before, one in pairwise(found):
-        if one.number == before.number:
-            fix = f"{before.file} has it too: give one folder of embeddings."
-            raise InvalidInputError(f"the number {one.number} is there twice", str(one.file), fix)
-        if one.dimensions != before.dimensions:
-            what = f"{one.dimensions} dimensions, and {before.dimensions} in {before.file}"
-            raise InvalidInputError(what, str(one.file), "Embed all with one model.")
-    firsts = np.cumsum([0, *(one.rows for one in found)])
-    if not firsts[-1]:
-        raise InvalidInputError("there are no embeddings", str(files[0].parent), "Embed some pictures first.")
-    return [one._replace(first_row=int(first)) for one, first in zip(found, firsts, strict=False)]
-
-
-def number_of(file: UPath) -> int:
-    """The number at the end of a file's name, by which embeddings and metadata belong together."""
-    if digits := re.search(r"(\d+)$", file.stem):
-        return int(digits.group(1))
-    raise InvalidInputError(
-        "there is no number in its name", str(file), "Call it as clip-retrieval does: img_emb_00.npy."
-    )
-
-
-def _read_header(file: UPath) -> EmbeddingFile:
-    try:
-        with file.open("rb") as opened:
-            version = np.lib.format.read_magic(opened)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(opened)
-            at, size = opened.tell(), opened.seek(0, 2)
-    except (ValueError, EOFError) as error:
-        raise InvalidInputError(f"not an array of numpy: {error}", str(file), "Write it again.") from None
-    if len(shape) != 2 or fortran or dtype.name not in DTYPES:
-        what = f"an array of {dtype.name} with shape {shape}"
-        raise InvalidInputError(what, str(file), "Embeddings are rows of floats, in C order.")
-    if size != at + shape[0] * shape[1] * dtype.itemsize:
-        raise InvalidInputError(f"{size} bytes, not as many as its header says", str(file), "Write it again.")
-    return EmbeddingFile(file, number_of(file), shape[0], shape[1], dtype.str, at)
-
-
-def read_rows(embeddings: Sequence[EmbeddingFile], first: int, count: int) -> Iterator[np.ndarray]:
-    """Blocks of the rows from `first` on, float32 [N, D]; a block never spans two files.
-
-    Raises `InvalidInputError` for a number that is not finite.
-    """
-    for one in embeddings:
-        begin, end = max(first, one.first_row), min(first + count, one.first_row + one.rows)
-        if begin >= end:
-            continue
-        with one.file.open("rb") as opened:
-            for at in range(begin, end, ROWS_AT_ONCE):
-                yield _read_block(opened, one, at - one.first_row, min(ROWS_AT_ONCE, end - at))
-
-
-def _read_block(opened: IO[bytes], one: EmbeddingFile, row: int, count: int) -> np.ndarray:
-    dtype = np.dtype(one.dtype)
-    size = one.dimensions * dtype.itemsize
-    opened.seek(one.at + row * size)
-    block_ND = np.frombuffer(opened.read(count * size), dtype).reshape(count, one.dimensions).astype(np.float32)
-    if not (finite := np.isfinite(block_ND).all(axis=1)).all():
-        what = f"row {row + int(finite.argmin())} holds a number that is not finite"
-        raise InvalidInputError(what, str(one.file), "Embed it again.")
-    return block_ND
-
-
-def sample_rows(embeddings: Sequence[EmbeddingFile], count: int, seed: int) -> np.ndarray:
-    """So many different rows, drawn evenly from all files by the seed, float32 [N, D] in their order."""
-    total = sum(one.rows for one in embeddings)
-    drawn = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
-    blocks, first = list[np.ndarray](), 0
-    for block_ND in read_rows(embeddings, 0, total):
-        low, high = np.searchsorted(drawn, (first, first + len(block_ND)))
-        blocks.append(block_ND[drawn[low:high] - first])
+def read_rows(embeddings: Embeddings, first: int, count: int) -> Iterator[np.ndarray]:
+    """Blocks of the rows from `first` on, float32 [N, D]; `InvalidInputError` for a number that is not finite."""
+    for block_ND in embeddings.blocks(ROWS_AT_ONCE, first, count):
+        _check_finite(embeddings, np.arange(first, first + len(block_ND)), block_ND)
+        yield block_ND
         first += len(block_ND)
-    return np.concatenate(blocks)
+
+
+def sample_rows(embeddings: Embeddings, count: int, seed: int) -> np.ndarray:
+    """So many different rows, drawn evenly from all files by the seed, float32 [N, D] in their order."""
+    drawn = np.sort(np.random.default_rng(seed).choice(len(embeddings), count, replace=False))
+    sample_ND = embeddings.read(drawn)
+    _check_finite(embeddings, drawn, sample_ND)
+    return sample_ND
+
+
+def _check_finite(embeddings: Embeddings, numbers_N: np.ndarray, rows_ND: np.ndarray) -> None:
+    if not (finite := np.isfinite(rows_ND).all(axis=1)).all():
+        file, row = embeddings.place(int(numbers_N[finite.argmin()]))
+        raise InvalidInputError(f"row {row} holds a number that is not finite", str(file.path), "Embed it again.")
 
 
 def new_index(factory: str, dimensions: int) -> Any:
@@ -211,7 +136,7 @@ def set_probes(index: Any, probes: int | None) -> None:
         graph.hnsw.efSearch = max(16, 2 * ivf.nprobe)
 
 
-def add_rows(index: Any, embeddings: Sequence[EmbeddingFile], first: int, count: int) -> None:
+def add_rows(index: Any, embeddings: Embeddings, first: int, count: int) -> None:
     """Add those rows to a trained index."""
     for block_ND in read_rows(embeddings, first, count):
         index.add(block_ND)
@@ -233,29 +158,29 @@ def count_metadata(file: UPath) -> int:
         raise InvalidInputError(f"not a readable Parquet file: {_said(error)}", str(file), "Fetch it again.") from None
 
 
-def pair_metadata(embeddings: Sequence[EmbeddingFile], metadata: Sequence[UPath]) -> list[UPath]:
-    """The file of metadata of each file of embeddings; it has the same number and the same rows.
-
-    Raises `InvalidInputError` where one is missing or has other rows.
-    """
+def check_metadata(embeddings: Embeddings, metadata: Sequence[UPath]) -> None:
+    """Raise `InvalidInputError` where the metadata of a file is missing or has other rows; it has the same number."""
     by_number = {number_of(file): file for file in metadata}
-    for one in embeddings:
-        if one.number not in by_number:
-            raise InvalidInputError(f"no metadata of number {one.number}", str(one.file), "Give all of its metadata.")
-        if (rows := count_metadata(by_number[one.number])) != one.rows:
-            what = f"{rows} rows of metadata, and {one.rows} embeddings in {one.file}"
-            raise InvalidInputError(what, str(by_number[one.number]), "Embed it again.")
-    return [by_number[one.number] for one in embeddings]
+    for one in embeddings.files:
+        number = number_of(one.path)
+        if number not in by_number:
+            raise InvalidInputError(f"no metadata of number {number}", str(one.path), "Give all of its metadata.")
+        if (rows := count_metadata(by_number[number])) != one.rows:
+            what = f"{rows} rows of metadata, and {one.rows} embeddings in {one.path}"
+            raise InvalidInputError(what, str(by_number[number]), "Embed it again.")
 
 
-def slice_metadata(embeddings: Sequence[EmbeddingFile], metadata: Sequence[UPath], first: int, count: int) -> pa.Table:
+def slice_metadata(embeddings: Embeddings, metadata: Sequence[UPath], first: int, count: int) -> pa.Table:
     """The metadata of those rows, all columns; `InvalidInputError` where two files have other columns."""
-    tables = list[pa.Table]()
-    for one, file in zip(embeddings, metadata, strict=True):
-        begin, end = max(first, one.first_row), min(first + count, one.first_row + one.rows)
+    by_number = {number_of(file): file for file in metadata}
+    tables, start = list[pa.Table](), 0
+    for one in embeddings.files:
+        begin, end = max(first, start), min(first + count, start + one.rows)
         if begin < end:
+            file = by_number[number_of(one.path)]
             with pq.ParquetFile(file.path, filesystem=file.fs) as parquet:
-                tables.append(parquet.read().slice(begin - one.first_row, end - begin).replace_schema_metadata())
+                tables.append(parquet.read().slice(begin - start, end - begin).replace_schema_metadata())
+        start += one.rows
     try:
         return pa.concat_tables(tables)
     except pa.ArrowInvalid as error:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from idia_core.embeddings import Embeddings
+from idia_core.embeddings import open_numbered
 from idia_core.errors import InvalidInputError
 from idia_core.identities import attackable
 from idia_core.index import ShardedIndex
@@ -63,7 +63,7 @@ class _Finder:
         reference = ModelReference.parse(str(config.model))
         _check_model(context, reference)
         self._model = ClipModel(reference, config.device, config.batch_size)
-        self._embeddings = Embeddings(context.inputs["embeddings"].files)
+        self._embeddings = open_numbered(context.inputs["embeddings"].files)
         self._threads = max(1, int(config.resources.cpus))
         self._cache = tempfile.TemporaryDirectory()  # for an index on an object store; gone with the worker
         index = context.inputs["index"].root

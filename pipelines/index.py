@@ -9,18 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
-from upath import UPath
 
 from idia_core.config import SeededConfig
+from idia_core.embeddings import Embeddings, open_numbered
 from idia_core.index import INDEX_FILE, METADATA, SHARDS
 from idia_core.index_building import (
     EXACT_BELOW,
-    EmbeddingFile,
     add_rows,
+    check_metadata,
     choose_index,
-    list_embeddings,
     new_index,
-    pair_metadata,
     sample_rows,
     slice_metadata,
     train_index,
@@ -40,7 +38,6 @@ INDEX = pa.schema(
     ]
 )
 TRAINED = "trained/empty.index"
-LAYOUT = "layout"
 
 
 class IndexConfig(SeededConfig):
@@ -62,13 +59,12 @@ class IndexConfig(SeededConfig):
     """Threads that train; no part of `resources`, as other numbers may give other last bits."""
 
 
-def _rows_in_all(embeddings: list[EmbeddingFile]) -> int:
-    return embeddings[-1].first_row + embeddings[-1].rows
-
-
-def _factory(config: IndexConfig, embeddings: list[EmbeddingFile]) -> str:
-    rows, dimensions = _rows_in_all(embeddings), embeddings[0].dimensions
-    return config.factory or choose_index(rows, dimensions, config.exact_below, config.index_bytes)
+def _opened(context: StageContext) -> tuple[Embeddings, str]:
+    """The embeddings, and the kind of index that they get."""
+    config: IndexConfig = context.config
+    embeddings = open_numbered(context.inputs["embeddings"].files)
+    chosen = choose_index(len(embeddings), embeddings.dimensions, config.exact_below, config.index_bytes)
+    return embeddings, config.factory or chosen
 
 
 class _Trainer:
@@ -76,15 +72,15 @@ class _Trainer:
 
     def __init__(self, context: StageContext) -> None:
         self._config: IndexConfig = context.config
-        self._inputs = context.inputs
+        self._context = context
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
         config = self._config
-        embeddings = list_embeddings(self._inputs["embeddings"].files)
-        metadata = pair_metadata(embeddings, self._inputs["metadata"].files)
-        factory, rows = _factory(config, embeddings), _rows_in_all(embeddings)
-        index = new_index(factory, embeddings[0].dimensions)
-        sample_ND = np.empty((0, embeddings[0].dimensions), np.float32)
+        embeddings, factory = _opened(self._context)
+        check_metadata(embeddings, self._context.inputs["metadata"].files)
+        rows = len(embeddings)
+        index = new_index(factory, embeddings.dimensions)
+        sample_ND = np.empty((0, embeddings.dimensions), np.float32)
         if not index.is_trained:
             wanted = min(rows, config.train_on or training_rows(factory, rows))
             out.report(0, f"draws {wanted:,} rows")
@@ -93,29 +89,12 @@ class _Trainer:
         train_index(index, sample_ND, config.training_threads, config.probes)
         with out.open(TRAINED) as file:
             write_index(index, file)
-        found = [
-            one._asdict() | {"file": one.file.name, "metadata": file.name, "factory": factory}
-            for one, file in zip(embeddings, metadata, strict=True)
-        ]
-        out.table(LAYOUT, pa.Table.from_pylist(found))
         out.note("index", f"{factory}, trained on {len(sample_ND)} rows")
-
-
-def _layout(context: StageContext) -> tuple[list[EmbeddingFile], list[UPath], str]:
-    """The files of embeddings and of their metadata, and the kind of index, as the first phase left them."""
-    rows = context.table(LAYOUT).to_pylist()
-    files = {file.name: file for field in ("embeddings", "metadata") for file in context.inputs[field].files}
-    embeddings = [
-        EmbeddingFile(**{name: row[name] for name in EmbeddingFile._fields} | {"file": files[row["file"]]})
-        for row in rows
-    ]
-    return embeddings, [files[row["metadata"]] for row in rows], rows[0]["factory"]
 
 
 def _shards(context: StageContext) -> Iterable[Split]:
     """A split for each shard: consecutive rows."""
-    embeddings, _, _ = _layout(context)
-    total, each = _rows_in_all(embeddings), context.config.rows_per_shard
+    total, each = len(_opened(context)[0]), context.config.rows_per_shard
     for first in range(0, total, each):
         yield {"first_row": first, "rows": min(each, total - first)}
 
@@ -124,7 +103,8 @@ class _Adder:
     """Adds a shard's rows to a copy of what was trained."""
 
     def __init__(self, context: StageContext) -> None:
-        self._embeddings, self._metadata, self._factory = _layout(context)
+        self._embeddings, self._factory = _opened(context)
+        self._metadata = context.inputs["metadata"].files
         self._trained = (context.folder / TRAINED).read_bytes()
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
@@ -148,11 +128,11 @@ class _Adder:
 
 def _preview(context: StageContext) -> Preview:
     """The kind of index and the number of shards, from the headers of the embeddings."""
-    embeddings = list_embeddings(context.inputs["embeddings"].files)
-    factory, rows = _factory(context.config, embeddings), _rows_in_all(embeddings)
+    embeddings, factory = _opened(context)
+    rows = len(embeddings)
     row = {
         "rows": rows,
-        "dimensions": embeddings[0].dimensions,
+        "dimensions": embeddings.dimensions,
         "factory": factory,
         "shards": -(-rows // context.config.rows_per_shard),
         "trained on": min(rows, context.config.train_on or training_rows(factory, rows)),
@@ -170,6 +150,6 @@ STAGE = Stage(
         "metadata": Input("their metadata (metadata_*.parquet), a row for each embedding"),
     },
     phases=(Phase("train", once, _Trainer), Phase("shards", _shards, _Adder)),
-    tables=(SHARDS, "index", "trained", LAYOUT),
+    tables=(SHARDS, "index", "trained"),
     preview=_preview,
 )
