@@ -1,6 +1,6 @@
 """Finding faces in pictures, by any of three detectors behind one protocol."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Literal, NamedTuple, Protocol
 
 from PIL import Image
@@ -96,6 +96,13 @@ def make_detector(config: DetectorConfig, device: str = "cpu") -> Detector:
     from idia_core.mtcnn import Mtcnn  # noqa: PLC0415
 
     return Mtcnn(config, device)
+
+
+def one_by_one(
+    find: Callable[[Image.Image, float], list[Face]], pictures: Sequence[Image.Image], scales: Sequence[float] | None
+) -> list[list[Face]]:
+    """`Detector.detect` for what looks at a picture after another."""
+    return [find(picture, scale) for picture, scale in zip(pictures, scales or [1] * len(pictures), strict=True)]
 
 
 def least_side(min_face: int, scale: float) -> float:

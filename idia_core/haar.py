@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from idia_core.face_detection import Box, DetectorConfig, Face, clipped, largest_first, least_side
+from idia_core.face_detection import Box, DetectorConfig, Face, clipped, largest_first, least_side, one_by_one
 from idia_core.haar_loops import Floats, Integers, passing
 
 CASCADE = "haarcascade_frontalface_default.xml"
@@ -60,9 +60,7 @@ class Haar:
 
     def detect(self, pictures: Sequence[Image.Image], scales: Sequence[float] | None = None) -> list[list[Face]]:
         """The faces of each picture, the largest first, without scores; see `Detector`."""
-        return [
-            self._of(picture, scale) for picture, scale in zip(pictures, scales or [1] * len(pictures), strict=True)
-        ]
+        return one_by_one(self._of, pictures, scales)
 
     def _of(self, picture: Image.Image, scale: float) -> list[Face]:
         grey: Any = cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2GRAY)

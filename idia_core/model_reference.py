@@ -100,6 +100,12 @@ class ModelReference:
         return []
 
 
+def named_files(field: str, reference: str | None) -> dict[str, str]:
+    """The files that a config's field names by a reference, under names of their own; none where it is null."""
+    files = ModelReference.parse(reference).files() if reference else []
+    return {f"{field}.{place}": str(path) for place, path in enumerate(files)}
+
+
 def architecture_file(architecture: str) -> Path:
     """The JSON of one of idia's own architectures or of open_clip's; `ConfigError` for an unknown one."""
     if own := model_config(architecture):

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from idia_core.errors import InvalidInputError, MissingInputError
-from idia_core.face_detection import Box, DetectorConfig, Face, clipped, largest_first, least_side
+from idia_core.face_detection import Box, DetectorConfig, Face, clipped, largest_first, least_side, one_by_one
 
 SETTING = "setting yunet_model"
 FIX = "Give the path of face_detection_yunet_2023mar.onnx of OpenCV's model zoo, or take another detector."
@@ -44,9 +44,7 @@ class Yunet:
 
     def detect(self, pictures: Sequence[Image.Image], scales: Sequence[float] | None = None) -> list[list[Face]]:
         """The faces of each picture, the largest first; see `Detector`. Those below `min_face` are left out."""
-        return [
-            self._of(picture, scale) for picture, scale in zip(pictures, scales or [1] * len(pictures), strict=True)
-        ]
+        return one_by_one(self._of, pictures, scales)
 
     def _of(self, picture: Image.Image, scale: float) -> list[Face]:
         self._net.setInputSize(picture.size)

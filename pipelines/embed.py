@@ -3,47 +3,36 @@
 Axes: N pairs, D embedding dimensions.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
 
-from idia_core.base_inputs import BasePart, Kind, ListColumns, base_files, base_splits, read_split
+from idia_core.base_inputs import BasePart, Kind, base_files, read_split
 from idia_core.base_samples import BaseSample
-from idia_core.config import StageConfig
 from idia_core.embeddings import ABOUT, FAILURES, METADATA, open_embeddings, write_embeddings
 from idia_core.errors import InvalidInputError
 from idia_core.manifest import read_receipts
-from idia_core.model_reference import ModelReference
+from idia_core.model_reference import ModelReference, named_files
 from idia_core.models import ClipModel, weights_sha256
 from idia_core.picture_stream import PictureStream, Source
 from idia_core.sample_status import SampleStatus
+from pipelines.base_reading import BACKGROUND, BaseConfig, splits_of
 from pipelines.failures import check_failures, note_damage
-from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext, once
+from pipelines.stage import Phase, Split, SplitWriter, Stage, StageContext, once
+from pipelines.tested_models import TestedModelsConfig
 
 
-class EmbedConfig(StageConfig):
+class EmbedConfig(BaseConfig, TestedModelsConfig):
     """Settings of `embed`."""
 
     model: str
     """The CLIP model, as `idia audit --model` has it."""
-    device: str = Field(default="cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$")
-    """Where the model runs: cpu, cuda, cuda:1."""
-    batch_size: int | None = Field(default=None, ge=1)
-    """Pictures that are encoded at a time, 8 on a CPU and 256 on a GPU when not given; decides the last bits."""
     texts: bool = False
     """Embed the captions too."""
-    lists: ListColumns = ListColumns()
-    """Where a list of pictures (TSV) has its paths and captions."""
-    images: str | None = None
-    """Folder or URL of a list's pictures; the list's own folder when not given. A picture that changes there is not
-    noticed by itself."""
-    tolerate_failed_inputs: int = Field(default=0, ge=0)
-    """Go on without up to this many damaged base files; what can be read of them is used."""
 
 
 class _Pair(NamedTuple):
@@ -53,11 +42,6 @@ class _Pair(NamedTuple):
     key: str
     caption: str
     detail: str | None
-
-
-def _splits(context: StageContext) -> Iterable[Split]:
-    config: EmbedConfig = context.config
-    return base_splits(context.inputs["background"].files, config.lists, config.images)
 
 
 class _Embedder:
@@ -160,7 +144,7 @@ class _Summer:
 
 
 def _named_files(config: EmbedConfig) -> Mapping[str, str]:
-    return {f"model.{place}": str(path) for place, path in enumerate(ModelReference.parse(config.model).files())}
+    return named_files("model", config.model)
 
 
 STAGE = Stage(
@@ -169,12 +153,9 @@ STAGE = Stage(
     summary="embed base pairs with a CLIP model",
     config=EmbedConfig,
     inputs={
-        "background": Input(
-            "base pairs: WebDataset tars, a list of pictures (TSV), or a table (key, caption, image)",
-            patterns=("*.tar", "*.tsv", "*.parquet"),
-        ),
+        "background": BACKGROUND,
     },
-    phases=(Phase("embed", _splits, _Embedder), Phase("sum", once, _Summer)),
+    phases=(Phase("embed", splits_of, _Embedder), Phase("sum", once, _Summer)),
     tables=("img_emb", "text_emb", "metadata", "failures", "about"),
     named_files=_named_files,
 )

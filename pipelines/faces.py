@@ -7,15 +7,16 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from idia_core.base_inputs import base_files, base_splits, read_split
+from idia_core.base_inputs import base_files, read_split
 from idia_core.base_samples import BaseSample
 from idia_core.face_detection import make_detector
 from idia_core.face_search import FaceSearch, Looked, NamedFace
 from idia_core.images import encode_thumbnail
-from idia_core.model_reference import ModelReference
+from idia_core.model_reference import named_files
 from idia_core.presence import CANDIDATES, CROPS, FACES
 from idia_core.recognition import load_recogniser
 from idia_core.sample_status import SampleStatus
+from pipelines.base_reading import BACKGROUND, splits_of
 from pipelines.candidates import FIND_PHASE
 from pipelines.faces_config import FacesConfig
 from pipelines.failures import check_failures, note_damage
@@ -51,7 +52,7 @@ def _splits(context: StageContext) -> Iterable[Split]:
     """The pieces of the base, numbered as `embed` numbers them; those without a candidate are not looked at."""
     config: FacesConfig = context.config
     with_candidates = set(_candidates(context)["part"].unique().to_list())
-    for part, split in enumerate(base_splits(context.inputs["background"].files, config.lists, config.images)):
+    for part, split in enumerate(splits_of(context)):
         if config.mode == "full" or part in with_candidates:
             yield {**split, "part": part}
 
@@ -167,9 +168,9 @@ class _Checker:
 
 
 def _named_files(config: FacesConfig) -> Mapping[str, str]:
-    files = ModelReference.parse(config.model).files() if config.model else ()
-    named = {f"model.{place}": str(path) for place, path in enumerate(files)}
-    return named | ({"yunet_model": config.detector.yunet_model} if config.detector.yunet_model else {})
+    return named_files("model", config.model) | (
+        {"yunet_model": config.detector.yunet_model} if config.detector.yunet_model else {}
+    )
 
 
 STAGE = Stage(
@@ -178,10 +179,7 @@ STAGE = Stage(
     summary="find faces on base pictures and name them",
     config=FacesConfig,
     inputs={
-        "background": Input(
-            "base pairs: WebDataset tars, a list of pictures (TSV), or a table (key, caption, image)",
-            patterns=("*.tar", "*.tsv", "*.parquet"),
-        ),
+        "background": BACKGROUND,
         "identities": Input("people (identity, name)"),
         "pictures": Input("their pictures (identity, picture, status, image)"),
         "recogniser": Input(

@@ -1,13 +1,14 @@
 """The first two phases of `shards`: base pairs and members' pairs are read, looked at, and packed where needed."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
-from idia_core.base_inputs import BaseSample, Kind, base_splits, read_split
+from idia_core.base_inputs import BaseSample, Kind, read_split
 from idia_core.captions import NameMatcher
 from idia_core.identities import Role, attackable
 from idia_core.intake import LEAKS, Inspected, Inspector
@@ -20,6 +21,7 @@ from idia_core.sample_status import SampleStatus
 from idia_core.shards import LISTING
 from idia_core.storage import as_path, sha256_of
 from idia_core.tars import Place, TarWriter
+from pipelines.base_reading import splits_of
 from pipelines.failures import note_damage
 from pipelines.shards_config import ShardsConfig
 from pipelines.stage import Phase, Split, SplitWriter, StageContext
@@ -79,13 +81,6 @@ def _mask(config: ShardsConfig, tested: pl.DataFrame) -> NameMask | None:
     masking = config.mask_names
     people = tested.select("identity", "name", "aliases").rows()
     return NameMask([(name, aliases or (), masking.of.get(who, masking.hypernym)) for who, name, aliases in people])
-
-
-def _splits(field: str) -> Any:
-    def plan(context: StageContext) -> Iterable[Split]:
-        return base_splits(context.inputs[field].files, context.config.lists, context.config.images)
-
-    return plan
 
 
 class _BaseReader:
@@ -246,5 +241,5 @@ def _size_and_hash(source: str, out: SplitWriter) -> dict[str, object]:
     return {"bytes": int(path.fs.info(path.path)["size"]), "sha256": sha256_of(path)}
 
 
-BASE_PHASE = Phase("base", _splits("background"), _BaseReader)
-MEMBERS_PHASE = Phase("members", _splits("pairs"), _MembersReader)
+BASE_PHASE = Phase("base", splits_of, _BaseReader)
+MEMBERS_PHASE = Phase("members", partial(splits_of, field="pairs"), _MembersReader)

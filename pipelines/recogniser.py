@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,22 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
-from pydantic import Field, model_validator
 from upath import UPath
 
 from cluster import recogniser_entry as entry
 from idia_core.classifier import Classifier, read_state
-from idia_core.config import SeededConfig
 from idia_core.errors import ConfigError, InvalidInputError
-from idia_core.face_detection import DetectorConfig
 from idia_core.gallery import FACENET_SIDE, Gallery, GalleryRecipe, enrolled, load_embedder
 from idia_core.manifest import WORK, digest_of
-from idia_core.model_reference import ModelReference
+from idia_core.model_reference import ModelReference, named_files
 from idia_core.models import weights_sha256
 from idia_core.recogniser_training import (
     CROPS,
     LABELLED,
-    ClassifierRecipe,
     CropMaker,
     TrainingJob,
     held_out,
@@ -54,6 +50,7 @@ from idia_core.recognition import (
     read_record,
 )
 from idia_core.storage import is_local, sha256_of
+from pipelines.recogniser_config import RecogniserConfig
 from pipelines.rows_of_people import blocks_of, rows_of
 from pipelines.stage import Input, Phase, ResolvedInput, Split, SplitWriter, Stage, StageContext, once
 
@@ -62,52 +59,13 @@ GALLERY_PIXELS = 256
 UNKNOWN_SIDE = 224
 """Stands for the side that a CLIP model wants until the model is loaded."""
 SCORED_AT_A_TIME = 512
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class RecogniserConfig(SeededConfig):
-    """Settings of `recogniser`."""
-
-    kind: Literal["classifier", "gallery"] = "classifier"
-    """Train a network on the people, as the paper does, or keep embeddings of them."""
-    recipe: ClassifierRecipe = ClassifierRecipe()
-    """How a classifier is trained."""
-    gallery: GalleryRecipe | None = None
-    """What a gallery is made of."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where networks run; on cuda a training takes a GPU for each process."""
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of each person's pictures that is not trained on but tests the recogniser."""
-    false_match_rate: Share = 0.01
-    """Share of strangers' faces, and of people's as somebody else, that may be given a name."""
-    threshold: float | None = None
-    """The threshold, instead of the one that `false_match_rate` asks for; 0 gives every face a name, as the paper."""
-    detector: DetectorConfig | None = None
-    """Cut the largest face out of every picture; not given, the pictures are crops of faces already."""
-    margin: Annotated[float, Field(ge=0)] = 0.2
-    """By which a crop is wider than a detector's box, here and where faces are recognised later."""
-    worst_pairs: Annotated[int, Field(ge=0)] = 100
-    """Rows of `confusions`."""
-    people_per_split: Annotated[int, Field(ge=1)] = 16
-    """People whose pictures are prepared in one piece of work."""
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        if (self.kind == "gallery") != (self.gallery is not None):
-            raise ValueError("kind: gallery, and no other, takes the settings of a gallery")
-        gpus = (self.recipe.processes if self.kind == "classifier" else 1) if self.device == "cuda" else 0
-        if "gpus" in self.resources.model_fields_set and self.resources.gpus != gpus:
-            raise ValueError(f"resources.gpus follows from the device and recipe.processes: it is {gpus}")
-        object.__setattr__(self, "resources", self.resources.model_copy(update={"gpus": gpus}))
-        return self
 
 
 def _named_files(config: RecogniserConfig) -> Mapping[str, str]:
     if config.gallery is None:
         return {} if config.recipe.weights is None else {"recipe.weights": config.recipe.weights}
     if config.gallery.model is not None:
-        files = ModelReference.parse(config.gallery.model).files()
-        return {f"gallery.model.{place}": str(path) for place, path in enumerate(files)}
+        return named_files("gallery.model", config.gallery.model)
     return {} if config.gallery.weights is None else {"gallery.weights": config.gallery.weights}
 
 

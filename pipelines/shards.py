@@ -13,7 +13,7 @@ from idia_core.errors import InvalidInputError, LeakageError
 from idia_core.identities import Role, attackable
 from idia_core.leakage import leakage
 from idia_core.member_captions import shortfall
-from idia_core.model_reference import ModelReference
+from idia_core.model_reference import named_files
 from idia_core.sample_status import SampleStatus
 from idia_core.shards import (
     BASE,
@@ -32,6 +32,7 @@ from idia_core.shards import (
 from idia_core.sources import SampleReader
 from idia_core.tars import TarWriter
 from idia_core.train_data import train_data
+from pipelines.base_reading import BACKGROUND
 from pipelines.failures import check_failures
 from pipelines.intake import BASE_PHASE, MEMBERS_PHASE, tested_people
 from pipelines.shards_config import ShardsConfig
@@ -224,8 +225,7 @@ class _Summer:
 
 
 def _named_files(config: ShardsConfig) -> Mapping[str, str]:
-    files = ModelReference.parse(config.leak_model).files() if config.leak_model else ()
-    return {f"leak_model.{place}": str(path) for place, path in enumerate(files)}
+    return named_files("leak_model", config.leak_model)
 
 
 STAGE = Stage(
@@ -234,10 +234,7 @@ STAGE = Stage(
     summary="pack training sets",
     config=ShardsConfig,
     inputs={
-        "background": Input(
-            "background pairs: WebDataset tars, a list of pictures (TSV), or a table (key, caption, image)",
-            patterns=("*.tar", "*.tsv", "*.parquet"),
-        ),
+        "background": BACKGROUND,
         "pairs": Input("members' pairs (key, identity, caption, image)"),
         "selection": Input("roles (identity, role)"),
         "identities": Input("people (identity, name, aliases)"),

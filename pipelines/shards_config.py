@@ -4,12 +4,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from idia_core.base_inputs import ListColumns
 from idia_core.config import SeededConfig, Strict
 from idia_core.images import MAX_PIXELS
 from idia_core.leakage import MAX_DISTANCE
 from idia_core.member_captions import check_templates
 from idia_core.shards import ExactFor, Mode
+from pipelines.base_reading import BaseConfig
 
 
 class Masking(Strict):
@@ -21,7 +21,7 @@ class Masking(Strict):
     """Another hypernym for some identities: `{Ann Ash: actor}`."""
 
 
-class ShardsConfig(SeededConfig):
+class ShardsConfig(BaseConfig, SeededConfig):
     """Settings of `shards`."""
 
     images_per_member: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(75, 50, 25, 10, 5, 1), min_length=1)
@@ -39,11 +39,6 @@ class ShardsConfig(SeededConfig):
     """Larger pictures are stored at this many pixels, as JPEG, which saves decoding; null keeps the bytes."""
     max_pixels: int = Field(default=MAX_PIXELS, ge=1, le=MAX_PIXELS)
     """Pictures with more pixels than this are left out: they may be decompression bombs."""
-    lists: ListColumns = ListColumns()
-    """Where a list of pictures (TSV) has its paths and captions."""
-    images: str | None = None
-    """Folder or URL of a list's pictures; the list's own folder when not given. A picture that changes there is not
-    noticed by itself."""
     fewer_pairs: Literal["stop", "achieved"] = "stop"
     """When a member has fewer than K usable pairs: stop, or go on with those there are."""
     caption_templates: tuple[str, ...] = ()
@@ -60,8 +55,6 @@ class ShardsConfig(SeededConfig):
     """The least cosine of two embeddings of `leak_model` that counts as a near-duplicate."""
     leak_device: str = "cpu"
     """Where `leak_model` runs: cpu, cuda, cuda:1."""
-    tolerate_failed_inputs: int = Field(default=0, ge=0)
-    """Go on without up to this many damaged base files; what can be read of them is used."""
 
     @field_validator("caption_templates")
     @classmethod

@@ -20,7 +20,7 @@ from idia_core.drawing import draw_face, encode_jpeg, invent_people
 from idia_core.errors import ConfigError, InvalidInputError
 from idia_core.identities import IDENTITIES, PICTURES
 from idia_core.manifest import read_manifest
-from idia_core.recognition import ANSWERS, load_recogniser
+from idia_core.recognition import ANSWERS, Recognition, load_recogniser
 from jobs.run import run_study
 from tests.pipelines.audits import QUIET
 from tests.tiny_models import write_model
@@ -121,21 +121,22 @@ def test_every_picture_is_counted(classifier: Path) -> None:
     assert not (classifier / "_work").exists()
 
 
-def recognised(folder: Path) -> None:
-    """The loaded recogniser answers the held-out and the strangers' crops as the stage's tables say."""
+def recognised(folder: Path) -> tuple[list[Recognition], list[tuple[str | None, float]]]:
+    """What the loaded recogniser answers to the held-out and the strangers' crops, and what the stage's tables say."""
     recogniser = load_recogniser(UPath(folder / "recogniser"))
     rows = table(folder, "crops").join(table(folder, "answers"), on=["identity", "picture", "role"])
     rows = rows.filter(pl.col("role") != "train")
     crops = [Image.open(io.BytesIO(image)) for image in rows["image"]]
     threshold = table(folder, "calibration")["threshold"][0]
     expected = rows.select(pl.when(pl.col("score") >= threshold).then("answer").alias("answer"), pl.col("score")).rows()
-    assert recogniser.recognise(crops) == expected
-    assert {identity for identity, _ in expected} > {None}  # some are named, and others not
+    return recogniser.recognise(crops), expected
 
 
 def test_the_folder_is_all_that_is_needed(classifier: Path) -> None:
     """Its answers to the stage's own crops are those of the stage's tables."""
-    recognised(classifier)
+    found, expected = recognised(classifier)
+    assert found == expected
+    assert {identity for identity, _ in expected} > {None}  # some are named, and others not
 
 
 @pytest.mark.slow
@@ -160,7 +161,9 @@ def test_a_gallery_of_the_classifiers_embeddings(root: Path, classifier: Path, k
     assert len(kept) == (len(NAMES) if keep == "mean" else (EACH - 4) * len(NAMES))
     others = table(folder, "answers").filter(pl.col("role") != "stranger")["other_score"]
     assert (others >= told["threshold"]).sum() <= 0.05 * len(others)
-    recognised(folder)
+    found, expected = recognised(folder)
+    assert found == expected
+    assert {identity for identity, _ in expected} > {None}
 
 
 def test_facenet_runs_through_a_gallery(root: Path) -> None:
@@ -187,7 +190,9 @@ def test_clip_runs_through_a_gallery(root: Path) -> None:
     gallery = {"embedder": "clip", "model": f"idia-rn-tiny:{checkpoint}"}
     folder = run(root, "clip", kind="gallery", gallery=gallery, false_match_rate=0.5)
     assert sorted(path.name for path in (folder / "recogniser").iterdir()) == ["gallery.parquet", "recogniser.json"]
-    recognised(folder)
+    found, expected = recognised(folder)
+    assert found == expected
+    assert {identity for identity, _ in expected} > {None}
 
 
 def test_faces_are_cut_out_by_a_detector(root: Path) -> None:
