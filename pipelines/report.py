@@ -146,7 +146,7 @@ def _provenance(manifest: Manifest) -> dict[str, str]:
 
 STAGE = Stage(
     name="report",
-    version=2,
+    version=3,
     summary="write the page",
     config=ReportConfig,
     inputs={
