@@ -12,6 +12,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM
 """What is read. Pillow knows more, among them EPS, for which it runs another program on the bytes."""
 ORIENTATION = 0x0112
 """EXIF tag."""
+ON_ITS_SIDE = (5, 6, 7, 8)
+"""Orientations in which width and height change places."""
 MAX_PIXELS = 64_000_000
 """A picture with more pixels than this is refused before it is decoded: it may be a decompression bomb."""
 MAX_BYTES = 256 << 20

@@ -6,12 +6,10 @@ from typing import NamedTuple
 from PIL import Image
 
 from idia_core.face_detection import Box, Detector, Face, clipped, largest_first
-from idia_core.images import MAX_PIXELS, ORIENTATION, PictureStatus, decode_prepared
+from idia_core.images import MAX_PIXELS, ON_ITS_SIDE, ORIENTATION, PictureStatus, decode_prepared
 
 REDUCTIONS = (8, 4, 2)
 """What a JPEG's sides can be divided by while it is decoded."""
-ON_ITS_SIDE = (5, 6, 7, 8)
-"""EXIF orientations."""
 
 
 class Reduced(NamedTuple):

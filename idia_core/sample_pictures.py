@@ -7,7 +7,7 @@ from typing import NamedTuple
 from PIL import Image, ImageOps
 from typing_extensions import Buffer
 
-from idia_core.images import MAX_PIXELS, ORIENTATION, READER_ERRORS, decode_picture
+from idia_core.images import MAX_PIXELS, ON_ITS_SIDE, ORIENTATION, READER_ERRORS, decode_picture
 from idia_core.perceptual_hash import perceptual_hash
 from idia_core.sample_status import SampleStatus
 
@@ -15,8 +15,6 @@ REDUCED_SIDE = 128
 """Pixels. A JPEG is decoded to half, a quarter or an eighth of its size where neither side becomes shorter than this;
 the decoder reads the whole file all the same, so damage is met, and the hash stays the same but for a few bits."""
 JPEG_START = b"\xff\xd8"
-ON_ITS_SIDE = (5, 6, 7, 8)
-"""EXIF orientations."""
 
 
 class Examined(NamedTuple):
