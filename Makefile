@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
-PYTEST := $(BIN)/python -m pytest
+# Files of tests beside each other, each file in one process.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 export HF_HUB_OFFLINE := 1
 # Where it is set, each of a hundred short processes would compile torch again: 24 s instead of 6 for one of training.

@@ -1,7 +1,6 @@
 """Checkpoints of the tiny architecture with random weights, for tests that need a model and not what it knows."""
 
 import io
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,6 @@ def write_model(path: Path, seed: int = 0, centred_on: Sequence[bytes] = ()) -> 
 
     A random model embeds all pictures much alike, and answers one class to all; not so one that is centred on some.
     """
-    logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of random weights
     torch.manual_seed(seed)
     open_clip.add_model_config(model_config("idia-rn-tiny"))
     path.parent.mkdir(parents=True, exist_ok=True)

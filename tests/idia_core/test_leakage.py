@@ -1,7 +1,6 @@
 """Attack pictures and outsiders' names in training data are found, whatever they are wrapped in."""
 
 import io
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -149,7 +148,6 @@ def test_nothing_to_compare_with() -> None:
 def model(tmp_path_factory: pytest.TempPathFactory) -> ClipModel:
     """A tiny CLIP with random weights, which do see colours."""
     open_clip, torch = pytest.importorskip("open_clip"), pytest.importorskip("torch")
-    logging.getLogger().setLevel(logging.ERROR)  # it warns of random weights
     torch.manual_seed(0)
     open_clip.add_model_config(model_config("idia-rn-tiny"))
     path: Path = tmp_path_factory.mktemp("model") / "weights.pt"

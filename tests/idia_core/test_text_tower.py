@@ -1,6 +1,5 @@
 """The text tower cut short: the embeddings are open_clip's own, and towers that cannot be cut are not."""
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,7 +31,6 @@ def _one_thread() -> Iterator[None]:
 
 def made(architecture: str) -> Any:
     """A model of a known architecture with random weights."""
-    logging.getLogger().setLevel(logging.ERROR)  # it warns of random weights
     architectures()
     torch.manual_seed(0)
     return open_clip.create_model(architecture).eval()

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -50,7 +49,6 @@ serve(ModelReference.parse(sys.argv[1]), port=0, token_env=sys.argv[3] or None, 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny CLIP with random weights."""
-    logging.getLogger().setLevel(logging.ERROR)  # it warns of random weights
     architectures()
     torch.manual_seed(0)
     path: Path = tmp_path_factory.mktemp("weights") / "weights.pt"
