@@ -1,6 +1,7 @@
 """The settings of `train`, and the runs that they make."""
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -183,10 +184,6 @@ def test_the_gpus_of_a_node_follow_from_the_recipe(fields: dict[str, Any], gpus:
         ({"resources": {"nodes": {"RN": 3}}}, r"no run has the architecture 'RN' \(train\.resources\.nodes"),
         ({"resources": {"nodes": 3, "placement": "SPREAD"}}, "8 processes of ViT-B-32 do not divide among 3 nodes"),
         ({"resources": {"nodes": 2}}, "STRICT_PACK keeps a run on one node"),
-        (
-            {"resources": {"wandb": True}},
-            r"the package wandb is not installed \(train\.resources\.wandb\)\. Install it, pip install wandb",
-        ),
         ({"resources": {"gpus": 3}}, "resources.gpus follows from the recipe: it is 8"),
     ],
 )
@@ -194,6 +191,14 @@ def test_what_cannot_be_is_a_config_error(fields: dict[str, Any], message: str) 
     """It is told before anything is built, with where it stands."""
     with pytest.raises(ConfigError, match=message):
         config(**fields)
+
+
+def test_wandb_is_wanted_and_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said with how to install it."""
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    why = r"the package wandb is not installed \(train\.resources\.wandb\)\. Install it, pip install wandb"
+    with pytest.raises(ConfigError, match=why):
+        config(resources={"wandb": True})
 
 
 def test_an_override_about_a_k_that_no_set_has_is_an_error() -> None:
