@@ -4,12 +4,7 @@ The contract is in docs/black_box.md. A question is one picture with one list of
 """
 
 import base64
-import email.utils
 import json
-import os
-import random
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
@@ -17,34 +12,18 @@ from typing import Annotated, Any, TypeVar
 import requests
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
-from idia_core.config import Strict
-from idia_core.errors import IdiaError, InvalidInputError, MissingInputError, UsageError
+from idia_core.errors import InvalidInputError
+from idia_core.http_retries import RetryingClient, RetrySettings
 
 ANSWERS, MODEL = "/v1/answers", "/v1/model"
-TRY_AGAIN = (429, 500, 502, 503, 504)
-"""Statuses after which the same request may do better."""
-FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 60.0
-"""The wait before the first retry, doubled for each further one up to the longest; each is shortened at random by up
-to half, so that many clients do not come back at once."""
-SHOWN_LENGTH = 200
-"""Characters of a wrong answer that an error message repeats."""
 FRAME_BYTES = 100
 """Of a request's body, besides its pictures and prompts."""
 CONTRACT = "The endpoint must keep to docs/black_box.md."
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
-class BlackBoxSettings(Strict):
-    """How a black box is asked; none of it changes the answers."""
-
-    timeout_seconds: Annotated[float, Field(gt=0)] = 60
-    """How long to wait for a connection, and for an answer."""
-    retries: Annotated[int, Field(ge=0)] = 6
-    """How often a request is sent again after no answer, or one that says to come back."""
-    longest_pause_seconds: Annotated[float, Field(ge=0)] = 300
-    """The longest pause that the black box may ask for; a longer one ends the run, which can be resumed later."""
-    token_env: str | None = None
-    """Environment variable that holds the bearer token; none is sent when not given."""
+class BlackBoxSettings(RetrySettings):
+    """How a black box is asked."""
 
 
 class _Told(BaseModel):
@@ -69,15 +48,6 @@ class _Answers(_Told):
     answers: list[StrictInt]
 
 
-class _Problem(_Told):
-    what: str
-    fix: str = ""
-
-
-class _Refusal(_Told):
-    error: _Problem
-
-
 class BlackBox:
     """The client of one black box; may be shared by threads.
 
@@ -92,9 +62,8 @@ class BlackBox:
         settings: BlackBoxSettings = BlackBoxSettings(),  # noqa: B008 - frozen
         acquire: Callable[[int], None] | None = None,
     ) -> None:
-        self._url, self._settings, self._acquire = url.rstrip("/"), settings, acquire
-        self._session = requests.Session()
-        self._session.auth = _bearer(settings.token_env)
+        self._url, self._acquire = url.rstrip("/"), acquire
+        self._client = RetryingClient("the black box", self._url, settings, CONTRACT)
 
     def describe(self) -> dict[str, Any]:
         """What the black box says of itself: model, sha256 (or None), limits (images, prompts, bytes of a request)."""
@@ -130,77 +99,11 @@ class BlackBox:
         try:
             return shape.model_validate_json(response.content)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            what = f"not the JSON that was expected: {field} {first['msg'].lower()}; it was {_shown(response)}"
-            raise InvalidInputError(what, response.url, CONTRACT) from None
+            raise self._client.unexpected(response, error) from None
 
     def _ask(self, method: str, path: str, questions: int, body: dict[str, Any] | None) -> requests.Response:
-        """Send a request until it is answered, refused for good, or sent often enough."""
-        for attempt in range(self._settings.retries + 1):
-            if self._acquire:
-                self._acquire(questions)
-            problem, asked_pause = "", None
-            try:
-                response = self._session.request(
-                    method, self._url + path, json=body, timeout=self._settings.timeout_seconds, allow_redirects=False
-                )
-            except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-                problem = _network_problem(error)
-            else:
-                if response.status_code == requests.codes.ok:
-                    return response
-                if response.status_code not in TRY_AGAIN:
-                    raise self._refused(response)
-                problem, asked_pause = _said(response), _retry_after(response)
-            if attempt < self._settings.retries:
-                self._pause(attempt, asked_pause, problem)
-        tries = f"{self._settings.retries + 1} tries"
-        raise MissingInputError(f"no answer in {tries}: {problem}", self._url + path, "Run again to go on later.")
-
-    def _pause(self, attempt: int, asked: float | None, problem: str) -> None:
-        if asked is not None and asked > self._settings.longest_pause_seconds:
-            what = f"the black box asks for a pause of {asked:.0f} seconds: {problem}"
-            raise MissingInputError(what, self._url, "Run again after it, or raise longest_pause_seconds.")
-        grown = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**attempt)
-        time.sleep(asked if asked is not None else grown * random.uniform(0.5, 1))
-
-    def _refused(self, response: requests.Response) -> IdiaError:
-        said = _said(response)
-        if response.status_code in (401, 403):
-            name = self._settings.token_env
-            fix = f"Check the token in {name}." if name else "Name the environment variable of a token (token_env)."
-            return UsageError(f"the black box lets nobody in without a valid token: {said}", self._url, fix)
-        return InvalidInputError(f"the black box refuses the request: {said}", response.url, CONTRACT)
-
-
-class RateLimit:
-    """Lets at most so many questions a second pass, those of this process together; an `acquire` of `BlackBox`."""
-
-    def __init__(self, per_second: float) -> None:
-        self._seconds_each, self._free_at, self._lock = 1 / per_second, 0.0, threading.Lock()
-
-    def __call__(self, questions: int) -> None:
-        """Wait until the questions that passed before have used up their time."""
-        with self._lock:
-            now = time.monotonic()
-            wait = max(0.0, self._free_at - now)
-            self._free_at = now + wait + questions * self._seconds_each
-        time.sleep(wait)
-
-
-def _bearer(token_env: str | None) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-    """Adds the token to a request, and keeps `requests` from adding a password of the user's .netrc file."""
-    token = os.environ.get(token_env, "") if token_env else ""
-    if token_env and not token:
-        raise UsageError(f"the environment variable {token_env} holds no token", "token_env", "Set it.")
-
-    def authorise(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if token:
-            request.headers["Authorization"] = f"Bearer {token}"
-        return request
-
-    return authorise
+        acquire = self._acquire
+        return self._client.send(method, path, body, (lambda: acquire(questions)) if acquire else None)
 
 
 def _requests(pictures: Sequence[bytes], prompts: Sequence[str], limits: _Limits, url: str) -> Iterator[list[str]]:
@@ -220,33 +123,3 @@ def _requests(pictures: Sequence[bytes], prompts: Sequence[str], limits: _Limits
         size += len(image) + 4  # quotes, comma and space
     if batch:
         yield batch
-
-
-def _said(response: requests.Response) -> str:
-    """The status, and what the black box says about it."""
-    try:
-        error = _Refusal.model_validate_json(response.content).error
-        said = f"{error.what} {error.fix}".strip()[:SHOWN_LENGTH]
-    except ValidationError:
-        said = _shown(response)
-    return f"status {response.status_code}, {said}"
-
-
-def _shown(response: requests.Response) -> str:
-    text = " ".join(response.content[: 4 * SHOWN_LENGTH].decode(errors="replace").split())
-    return repr(text[:SHOWN_LENGTH])
-
-
-def _network_problem(error: requests.RequestException) -> str:
-    return f"{type(error).__name__}, {' '.join(str(error).split())[:SHOWN_LENGTH]}"
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """The seconds that a response asks to wait, given as a number or as a date."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import polars as pl
 from PIL.Image import Image
 
-from idia_core.black_box import BlackBox, RateLimit
+from idia_core.black_box import BlackBox
+from idia_core.http_retries import RateLimit
 from idia_core.images import PictureStatus, decode_picture
 from idia_core.manifest import RECEIPTS
 from idia_core.model_reference import Kind, ModelReference

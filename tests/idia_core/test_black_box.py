@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from idia_core.black_box import BlackBox, BlackBoxSettings, RateLimit
+from idia_core.black_box import BlackBox, BlackBoxSettings
 from idia_core.errors import BudgetError, InvalidInputError, MissingInputError, UsageError
+from idia_core.http_retries import RateLimit
 
 PROMPTS = ["Ann Ash", "Bo Oak", 'Zoë "Z" Müller', "漢字"]
 Reply = tuple[int, dict[str, str], bytes]
