@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -69,7 +69,7 @@ def clip_retrieval_python() -> str:
 
 
 @contextmanager
-def served(indices: Mapping[str, Path]) -> Iterator[str]:
+def served(indices: Mapping[str, Path], columns: Sequence[str] = COLUMNS) -> Iterator[str]:
     """clip-retrieval's service over index folders by their names, while the block lasts; its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -78,7 +78,7 @@ def served(indices: Mapping[str, Path]) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         paths = Path(folder) / "indices_paths.json"
         paths.write_text(json.dumps({name: str(path) for name, path in indices.items()}))
-        settings = {"indices_paths": str(paths), "port": port, "columns_to_return": COLUMNS}
+        settings = {"indices_paths": str(paths), "port": port, "columns_to_return": columns}
         settings |= {"enable_mclip_option": False, "provide_aesthetic_embeddings": False}
         command = [clip_retrieval_python(), "-c", LAUNCHER, json.dumps(settings)]
         with (Path(folder) / "log").open("w+") as log:

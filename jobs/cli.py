@@ -46,6 +46,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and
 @app.command(
     epilog="Examples:\n\n"
     "idia run demo.yaml scan select --set select.max_occurrences=100\n\n"
+    "idia run cc3m.yaml download --retry-failed\n\n"
     "idia run cc3m.yaml train --address auto --set 'train.resources.pairs_per_second={ViT-B-32: 900}' --dry-run\n\n"
     "idia run cc3m.yaml train --launcher slurm --sbatch=--partition=gpu --submit"
 )
@@ -54,6 +55,9 @@ def run(
     stages: Annotated[list[str] | None, typer.Argument(help="Only these stages.")] = None,
     settings: Settings = None,
     tolerate: Tolerate = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Let `download` fetch again what failed and may have changed.")
+    ] = False,
     dry_run: DryRun = False,
     address: Address = None,
     launcher: Annotated[
@@ -70,6 +74,8 @@ def run(
         own = [f"{name}.{TOLERATED}={tolerate}" for name in TOLERANT if name in loaded.stages]
         loaded = _load(study, [*(settings or []), *own])
     if launcher == "slurm":
+        if retry_failed:
+            raise UsageError("Slurm trains and fetches nothing", "--retry-failed", "Leave out --launcher slurm.")
         from jobs.slurm import train_by_slurm  # noqa: PLC0415
 
         if stages != ["train"]:
@@ -80,7 +86,7 @@ def run(
         return
     if submit or sbatch:
         raise UsageError("there is no job to submit", "--submit" if submit else "--sbatch", "Add --launcher slurm.")
-    _run(loaded, stages or [], dry_run, address)
+    _run(loaded, stages or [], dry_run, address, retry_failed)
 
 
 @app.command(epilog="Example: idia status demo.yaml")
@@ -280,28 +286,31 @@ def _load(study: str, settings: list[str] | None) -> Study:
     return load_study(given, settings or [])
 
 
-def _run(study: Study, stages: list[str], dry_run: bool, address: str | None) -> None:
+def _run(study: Study, stages: list[str], dry_run: bool, address: str | None, retry_failed: bool = False) -> None:
     if dry_run:
-        _show_plan(study, stages, previews=True)
+        _show_plan(study, stages, previews=True, retry_failed=retry_failed)
         return
     from jobs.run import run_study  # noqa: PLC0415
     from jobs.summary import print_summary  # noqa: PLC0415
 
     try:
-        plans = run_study(study, Console(stderr=True), stages, address)
+        plans = run_study(study, Console(stderr=True), stages, address, retry_failed=retry_failed)
     except KeyboardInterrupt:
         typer.echo("Interrupted. What is done stays: run the same command to go on.", err=True)
         raise
     print_summary(plans, Console())
 
 
-def _show_plan(study: Study, stages: list[str], *, previews: bool = False) -> None:
-    from jobs.plan import plan_study  # noqa: PLC0415
+def _show_plan(study: Study, stages: list[str], *, previews: bool = False, retry_failed: bool = False) -> None:
+    from jobs.plan import plan_study, stage_configs, with_new_attempt  # noqa: PLC0415
     from jobs.preview import print_plan  # noqa: PLC0415
-    from jobs.run import check_stage_names  # noqa: PLC0415
+    from jobs.run import check_retries, check_stage_names  # noqa: PLC0415
 
     check_stage_names(study, stages)
+    if retry_failed:
+        check_retries(study, stage_configs(study), stages)
     shown = [plan for name, plan in plan_study(study, stages).items() if not stages or name in stages]
+    shown = [with_new_attempt(plan) for plan in shown] if retry_failed else shown
     print_plan(study, shown, Console(), previews=previews)
 
 

@@ -1,7 +1,7 @@
 """What a study would do: every stage's inputs, fingerprint and state, without running any."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -26,10 +26,14 @@ from pipelines.stage import Input, ResolvedInput, Stage, StageContext
 
 FINGERPRINT = "fingerprint"
 KEPT = "kept"
-"""Folder of a study's output for what was made under another fingerprint."""
+"""Folder of a study's output for what was made under another fingerprint, of which the first digits are the name."""
+KEPT_DIGITS = 12
 ANY_FILE = Input("a file that the config names", patterns=("*",))
 TOLERATED = "tolerate_failed_inputs"
 """The field of a config that may let a run end without some of its inputs."""
+ATTEMPT = "attempt"
+"""The field of a config that counts how often what failed was tried anew; a run may have raised it."""
+MOST_ATTEMPTS = 100
 
 
 class State(StrEnum):
@@ -66,6 +70,15 @@ class PlannedStage:
         """What the stage's phases get."""
         kept = tuple(sorted((self.folder.parent / KEPT).glob(f"{self.stage.name}-*"), key=str))
         return StageContext(self.stage.name, self.config, self.inputs or {}, self.folder, kept, self.fingerprint)
+
+    def at_attempt(self, attempt: int) -> "PlannedStage":
+        """The same with another attempt."""
+        return replace(self, config=self.config.model_copy(update={ATTEMPT: attempt}))
+
+    def wanted_fingerprint(self) -> str:
+        """What the output will depend on; the inputs must be there."""
+        digests = {field: found.digest for field, found in (self.inputs or {}).items()}
+        return fingerprint(self.stage.name, self.stage.version, self.fingerprinted_config(), digests)
 
     def fingerprinted_config(self) -> dict[str, Any]:
         """The config without what only concerns speed, is covered by the inputs' digests, or is checked at each run."""
@@ -130,13 +143,38 @@ def plan_stage(
         field: _resolve(source, stage.inputs[field], earlier, f"stage {name}, input {field}")
         for field, source in config.inputs.items()
     }
-    planned = PlannedStage(stage, config, folder, State.TO_DO, "", inputs=inputs)
-    digests = {field: found.digest for field, found in inputs.items()}
-    wanted = fingerprint(name, stage.version, planned.fingerprinted_config(), digests)
-    state, why, manifest = _state(folder, wanted)
+    planned = _as_it_is_there(PlannedStage(stage, config, folder, State.TO_DO, "", inputs=inputs))
+    state, why, manifest = _state(folder, planned.wanted_fingerprint())
     if manifest:
         _check_failed_inputs(manifest, config, folder)
-    return PlannedStage(stage, config, folder, state, why, wanted, inputs, manifest)
+    return replace(planned, state=state, why=why, fingerprint=planned.wanted_fingerprint(), manifest=manifest)
+
+
+def _as_it_is_there(plan: PlannedStage) -> PlannedStage:
+    """The plan with a higher attempt, where that is all that parts it from what is in its folder or was kept of it."""
+    first = getattr(plan.config, ATTEMPT, None)
+    if first is None:
+        return plan
+    present = present_fingerprint(plan.folder) or ""
+    kept = {path.name.removeprefix(f"{plan.stage.name}-") for path in plan.context().kept}
+    tried = {plan.at_attempt(first + more).wanted_fingerprint(): first + more for more in range(MOST_ATTEMPTS)}
+    there = [attempt for found, attempt in tried.items() if found[:KEPT_DIGITS] in kept]
+    return plan.at_attempt(tried.get(present, max(there, default=first)))
+
+
+def with_new_attempt(plan: PlannedStage) -> PlannedStage:
+    """The plan of a stage that is done, so that it tries anew what failed; others stay as they are."""
+    attempt = getattr(plan.config, ATTEMPT, None)
+    if attempt is None or plan.state is not State.DONE:
+        return plan
+    raised = plan.at_attempt(attempt + 1)
+    return replace(
+        raised,
+        state=State.CHANGED,
+        why="what failed is tried anew",
+        fingerprint=raised.wanted_fingerprint(),
+        manifest=None,
+    )
 
 
 def _upstream(source: str) -> str:

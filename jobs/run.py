@@ -2,21 +2,23 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from rich.console import Console
 from upath import UPath
 
-from idia_core.config import Study, suggest
+from idia_core.config import StageConfig, Study, suggest
 from idia_core.errors import MissingInputError, SealError, UsageError
 from idia_core.manifest import RECEIPTS, WORK, Manifest, Receipt, all_facts, provenance, total_counts, write_manifest
 from idia_core.storage import as_path, move_tree, remove_temporaries, remove_tree, sole_writer, write_text
 from jobs.local_ray import ray_when_needed
 from jobs.plan import (
+    ATTEMPT,
     FINGERPRINT,
     KEPT,
+    KEPT_DIGITS,
     PlannedStage,
     State,
     needed_stages,
@@ -25,20 +27,29 @@ from jobs.plan import (
     plan_study,
     present_fingerprint,
     stage_configs,
+    with_new_attempt,
 )
 from pipelines.dataflow import run_phase
 from pipelines.progress import Progress
 
 
 def run_study(
-    study: Study, console: Console, only: Sequence[str] = (), address: str | None = None
+    study: Study,
+    console: Console,
+    only: Sequence[str] = (),
+    address: str | None = None,
+    *,
+    retry_failed: bool = False,
 ) -> dict[str, PlannedStage]:
     """Run the stages of a study that are not sealed yet, or those of them in `only`; returns all the plans.
 
+    With `retry_failed` sealed stages that fetch try once more what failed and may have changed.
     Raises `IdiaError` for the first stage that fails; what was done stays, and the next run goes on from there.
     """
     configs = stage_configs(study)
     check_stage_names(study, only)
+    if retry_failed:
+        check_retries(study, configs, only)
     needed, plans = needed_stages(configs, only), dict[str, PlannedStage]()
     plan_study(study, only)  # so that what is missing for a late stage is said before an early one takes an hour
     with sole_writer(as_path(study.out)), ray_when_needed(address) as start_ray:
@@ -47,6 +58,7 @@ def run_study(
             if plan is None:
                 continue
             if not only or name in only:
+                plan = with_new_attempt(plan) if retry_failed else plan
                 if make_room(plan, console):
                     plan = plan_stage(study, name, configs, plans)
                 plan = _done(plan, start_ray, console)
@@ -60,6 +72,13 @@ def check_stage_names(study: Study, only: Sequence[str]) -> None:
         if name not in study.stages:
             fix = suggest(name, list(study.stages))
             raise UsageError(f"the study has no stage '{name}'", f"study {study.name}", fix)
+
+
+def check_retries(study: Study, configs: Mapping[str, StageConfig], only: Sequence[str]) -> None:
+    """Raise `UsageError` where no stage can try anew what failed."""
+    if not any(ATTEMPT in type(config).model_fields for name, config in configs.items() if not only or name in only):
+        fix = "Name a stage such as 'download', or leave the option out."
+        raise UsageError("there is no stage that fetches", f"study {study.name}, --retry-failed", fix)
 
 
 def _done(plan: PlannedStage, start_ray: Callable[[float], None], console: Console) -> PlannedStage:
@@ -135,7 +154,7 @@ def _holds_files(folder: UPath) -> bool:
 
 
 def _kept(plan: PlannedStage, fingerprint: str) -> UPath:
-    return plan.folder.parent / KEPT / f"{plan.stage.name}-{fingerprint[:12]}"
+    return plan.folder.parent / KEPT / f"{plan.stage.name}-{fingerprint[:KEPT_DIGITS]}"
 
 
 def describe(manifest: Manifest) -> str:

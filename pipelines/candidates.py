@@ -46,12 +46,12 @@ def _blocks(context: StageContext) -> Iterable[Split]:
     return blocks_of(identities, config.people_per_split, pictures=context.inputs["pictures"])
 
 
-def _check_model(context: StageContext, reference: ModelReference) -> None:
-    """Embeddings of two models cannot be compared."""
+def check_model(context: StageContext, reference: ModelReference) -> None:
+    """Raise `InvalidInputError` where the base was embedded with another model: their embeddings cannot be compared."""
     theirs = context.inputs["embedded_by"].read("model", "sha256").to_pylist()[0]
     if theirs["sha256"] != weights_sha256(reference):
         what = f"the base was embedded with other weights, those of '{theirs['model']}'"
-        raise InvalidInputError(what, "stage faces, model", "Give that model, or embed the base again.")
+        raise InvalidInputError(what, f"stage {context.stage}, model", "Give that model, or embed the base again.")
 
 
 class _Finder:
@@ -61,7 +61,7 @@ class _Finder:
         config: FacesConfig = context.config
         self._context, self._config = context, config
         reference = ModelReference.parse(str(config.model))
-        _check_model(context, reference)
+        check_model(context, reference)
         self._model = ClipModel(reference, config.device, config.batch_size)
         self._embeddings = open_numbered(context.inputs["embeddings"].files)
         self._threads = max(1, int(config.resources.cpus))

@@ -2,6 +2,7 @@
 
 from pipelines import (
     attack,
+    download,
     embed,
     evaluate,
     evidence,
@@ -15,6 +16,7 @@ from pipelines import (
     recogniser,
     report,
     retrieval_rank,
+    retrieve,
     scan,
     select,
     shards,
@@ -29,7 +31,7 @@ ALL: tuple[Stage, ...] = (
     *(people.STAGE, people.PANEL, models.STAGE),
     *(world.STAGE, scan.STAGE),
     *(embed.STAGE, index.STAGE, recogniser.STAGE, faces.STAGE, presence.STAGE),
-    *(select.STAGE, shards.STAGE),
+    *(select.STAGE, retrieve.STAGE, download.STAGE, shards.STAGE),
     *(verify.STAGE, train.STAGE, zeroshot.STAGE, retrieval_rank.STAGE),
     *(attack.STAGE, judge.STAGE, evidence.STAGE, evaluate.STAGE, figures.STAGE, report.STAGE),
 )

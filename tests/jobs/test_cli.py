@@ -66,6 +66,17 @@ def test_wrong_words_are_a_usage_error() -> None:
     assert CliRunner().invoke(app, ["run", "demo.yaml", "--fast"]).exit_code == 2
 
 
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_retry_needs_a_stage_that_fetches(folder: Path, dry: list[str]) -> None:
+    """Among those that are named; Slurm fetches nothing."""
+    words = [*read_people(folder), "--retry-failed", *dry]
+    assert isinstance(error := refused(*words), UsageError)
+    assert "there is no stage that fetches" in str(error)
+    slurm = ["run", "cc3m.yaml", "train", "--launcher", "slurm", "--retry-failed", *dry]
+    assert isinstance(error := refused(*slurm), UsageError)
+    assert "fetches nothing" in str(error)
+
+
 @pytest.mark.parametrize(
     "command", [[], ["run"], ["status"], ["path"], ["names"], ["demo"], ["audit"], ["judge"], ["serve-model"]]
 )
