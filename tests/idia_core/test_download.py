@@ -34,7 +34,7 @@ def server() -> Iterator[PictureServer]:
 
 def settings(server: PictureServer, **fields: Any) -> FetchSettings:
     """Settings that let the server be reached, and have little patience."""
-    given = {"allow_private_addresses": (server.place,), "timeout_seconds": 1, "total_seconds": 2} | fields
+    given = {"allow_private_addresses": (server.place,), "timeout_seconds": 4, "total_seconds": 6} | fields
     return FetchSettings(**given)
 
 

@@ -77,8 +77,8 @@ def study(folder: Path, server: PictureServer, out: str = "out", **fields: Any) 
     config: dict[str, Any] = {
         "inputs": {"candidates": str(folder / "candidates")},
         "allow_private_addresses": [server.place],
-        "timeout_seconds": 1,
-        "total_seconds": 2,
+        "timeout_seconds": 4,
+        "total_seconds": 6,
         "max_bytes": 1_000_000,
         "resources": {"workers": 1},
     }
