@@ -8,7 +8,7 @@ READY_TO_TEST := $(VENV)/.ready-to-test
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 export HF_HUB_OFFLINE := 1
-# Where it is set, each of a hundred short processes would compile torch again: 24 s instead of 6 for one of training.
+# Where it is set, each of a hundred short processes would compile torch again: 24 s instead of 11 for one of training.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check slow soak clean

@@ -22,10 +22,6 @@ CONTRACT = "The endpoint must keep to docs/black_box.md."
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
-class BlackBoxSettings(RetrySettings):
-    """How a black box is asked."""
-
-
 class _Told(BaseModel):
     """What a black box says; fields that are not known are left alone."""
 
@@ -59,7 +55,7 @@ class BlackBox:
     def __init__(
         self,
         url: str,
-        settings: BlackBoxSettings = BlackBoxSettings(),  # noqa: B008 - frozen
+        settings: RetrySettings = RetrySettings(),  # noqa: B008 - frozen
         acquire: Callable[[int], None] | None = None,
     ) -> None:
         self._url, self._acquire = url.rstrip("/"), acquire

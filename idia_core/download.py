@@ -19,8 +19,6 @@ from idia_core.safe_fetching import FetchError, tidy_url
 from idia_core.safe_opener import Fetched, FetchSettings, Opener, Outcome, Wanted, installed
 from idia_core.storage import NO_ROOM
 
-__all__ = ["LEDGER", "FetchSettings", "FetchStatus", "Fetched", "Wanted", "Way", "fetch"]
-
 LEDGER = pa.schema(
     [
         pa.field("number", pa.int64(), nullable=False),  # its place among the distinct URLs, by first appearance

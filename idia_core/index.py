@@ -99,11 +99,11 @@ class ShardedIndex:
 
             faiss.omp_set_num_threads(self._threads)
         found = [_search(shard, queries_BD, k + SPARE) for shard in self.shards]
-        similarities, ids = _merge(found, k)
+        similarities, ids = merge_answers(found, k)
         for b in _cut_among_equals(self.shards, found, similarities[:, -1]):
             query_1D, cut = queries_BD[b : b + 1], float(similarities[b, -1])
             whole = [_with_all_equals(shard, query_1D, k + SPARE, cut) for shard in self.shards]
-            similarities[b : b + 1], ids[b : b + 1] = _merge(whole, k)
+            similarities[b : b + 1], ids[b : b + 1] = merge_answers(whole, k)
         return similarities, ids
 
     def metadata(self, ids: Sequence[int] | np.ndarray, columns: Sequence[str]) -> pa.Table:
@@ -154,7 +154,7 @@ def _search(shard: Shard, queries_BD: np.ndarray, k: int) -> Answer:
     return np.where(there, similarities_BK, np.float32(-np.inf)), np.where(there, ids_BK + shard.first_row, -1)
 
 
-def _merge(found: Sequence[Answer], k: int) -> Answer:
+def merge_answers(found: Sequence[Answer], k: int) -> Answer:
     """The k best of the shards' answers to the same queries; of equals the lower row first."""
     similarities = np.concatenate([one for one, _ in found], axis=1)
     ids = np.concatenate([one for _, one in found], axis=1)

@@ -16,7 +16,7 @@ from upath import UPath
 from idia_core.caption_names import CaptionNames
 from idia_core.captions import CaptionStatus
 from idia_core.errors import InvalidInputError, MissingInputError
-from idia_core.index import INDEX_FILE, METADATA, SHARDS, Shard, ShardedIndex
+from idia_core.index import INDEX_FILE, METADATA, SHARDS, Shard, ShardedIndex, merge_answers
 from idia_core.index_metadata import IndexMetadata
 from idia_core.retrieval import ANSWER, Query
 from idia_core.text_columns import readable
@@ -81,12 +81,10 @@ def search(index: ShardedIndex, queries_BD: npt.NDArray[np.float32], k: int) -> 
 def merge(answers: Iterable[Neighbours]) -> Neighbours:
     """The nearest rows of all shards, given those of some at a time, to the same queries."""
     remaining = iter(answers)
-    best_BK = next(remaining)
-    k = best_BK.shape[1]
+    best_BK = next(remaining).copy()
     for more_BK in remaining:
-        both = np.concatenate([best_BK, more_BK], axis=1)
-        order = np.lexsort((both["row"], -both["similarity"]), axis=1)[:, :k]
-        best_BK = np.take_along_axis(both, order, axis=1)
+        both = [(found_BK["similarity"], found_BK["row"]) for found_BK in (best_BK, more_BK)]
+        best_BK["similarity"], best_BK["row"] = merge_answers(both, best_BK.shape[1])
     return best_BK
 
 

@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
@@ -188,20 +188,18 @@ class SafeFetcher:
 
     def _ask(self, url: SplitResult, headers: Mapping[str, str], deadline: float) -> http.client.HTTPResponse:
         host, port = str(url.hostname), url.port or PORTS[url.scheme]
-        with _as_fetch_errors():
-            connected = self._connect(host, port, deadline)
-            try:
-                if url.scheme == "https":
-                    connected = self._tls.wrap_socket(connected, server_hostname=host)
-                connection = http.client.HTTPConnection(host, port)
-                connection.default_port = PORTS[url.scheme]  # so that the head names no other
-                connection.sock = _Socket(connected, _Wire(connected, self._limits.timeout_seconds, deadline))
-                place = url.path + (f"?{url.query}" if url.query else "")
-                connection.request("GET", place, headers={**headers, "Connection": "close"})
-                return connection.getresponse()
-            except BaseException:
-                connected.close()
-                raise
+        with _as_fetch_errors(), ExitStack() as until_answered:
+            connected = until_answered.enter_context(self._connect(host, port, deadline))
+            if url.scheme == "https":
+                connected = until_answered.enter_context(self._tls.wrap_socket(connected, server_hostname=host))
+            connection = http.client.HTTPConnection(host, port)
+            connection.default_port = PORTS[url.scheme]  # so that the head names no other
+            connection.sock = _Socket(connected, _Wire(connected, self._limits.timeout_seconds, deadline))
+            place = url.path + (f"?{url.query}" if url.query else "")
+            connection.request("GET", place, headers={**headers, "Connection": "close"})
+            response = connection.getresponse()
+            until_answered.pop_all()  # from here on whoever reads the answer closes the connection
+            return response
 
     def _connect(self, host: str, port: int, deadline: float) -> socket.socket:
         """A connection to the first of the host's addresses that may be reached and answers."""

@@ -11,10 +11,10 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from idia_core.attack import ASKED, PANEL, PANEL_VOTES, SIMILARITIES, VOTES
-from idia_core.black_box import BlackBoxSettings
 from idia_core.candidates import NameSource, candidate_names, pool_of
 from idia_core.config import Resources, SeededConfig
 from idia_core.errors import BudgetError
+from idia_core.http_retries import RetrySettings
 from idia_core.identities import IDENTITIES, attackable
 from idia_core.manifest import digest_of
 from idia_core.model_reference import Kind
@@ -32,7 +32,7 @@ class AttackResources(Resources):
 
     text_cache: str | None = Field(default_factory=lambda: os.environ.get("IDIA_CACHE", "~/.cache/idia") + "/texts")
     """Folder or URL that keeps the prompts' embeddings between audits; null for none."""
-    black_box: BlackBoxSettings = BlackBoxSettings()
+    black_box: RetrySettings = RetrySettings()
     """How a model behind HTTP is asked."""
     connections: int = Field(default=4, ge=1)
     """Requests to a black box at a time."""

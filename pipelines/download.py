@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from idia_core.config import Resources, StageConfig
-from idia_core.download import LEDGER, Fetched, FetchSettings, FetchStatus, Wanted, Way, fetch, load_img2dataset
+from idia_core.download import LEDGER, Way, fetch, load_img2dataset
+from idia_core.fetch_status import FetchStatus
 from idia_core.manifest import digest_of
+from idia_core.safe_opener import Fetched, FetchSettings, Wanted
 from idia_core.tars import TarWriter
 from idia_core.wanted_urls import PATTERNS, read_wanted
 from pipelines.earlier_downloads import ATTEMPT, SETTINGS, Earlier

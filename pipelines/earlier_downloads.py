@@ -10,8 +10,8 @@ from upath import UPath
 
 from idia_core.base_samples import Picture
 from idia_core.base_tars import read_tar
-from idia_core.download import LEDGER, FetchStatus
-from idia_core.fetch_status import may_change
+from idia_core.download import LEDGER
+from idia_core.fetch_status import FetchStatus, may_change
 from idia_core.manifest import Receipt, missing_files, read_receipts
 
 SETTINGS, ATTEMPT = "settings", "attempt"

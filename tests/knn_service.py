@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from upath import UPath
 from idia_core.images import decode_picture
 from idia_core.index import ShardedIndex
 from idia_core.models import ClipModel
+from tests.servers import Replier, running
 
 
 class KnnService(ThreadingHTTPServer):
@@ -49,11 +50,11 @@ class KnnService(ThreadingHTTPServer):
         return np.array([question["embedding_input"]], np.float32)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Replier, BaseHTTPRequestHandler):
     server: KnnService
 
     def do_GET(self) -> None:
-        self._send(200, ["base"])
+        self._reply(200, ["base"])
 
     def do_POST(self) -> None:
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -61,25 +62,15 @@ class _Handler(BaseHTTPRequestHandler):
             fine = len(self.server.asked) < self.server.allowed
             if fine:
                 self.server.asked.append(question)
-        self._send(200, self.server.rows(question)) if fine else self._send(400, {"message": "enough"})
+        self._reply(200, self.server.rows(question)) if fine else self._reply(400, {"message": "enough"})
 
-    def _send(self, status: int, value: Any) -> None:
-        content = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+    def _reply(self, status: int, value: Any) -> None:
+        self.send(status, {}, json.dumps(value).encode())
 
 
 @contextmanager
 def knn_service(index: Path, model: ClipModel) -> Iterator[KnnService]:
     """The service while the block lasts."""
-    with KnnService(index, model) as made:
-        thread = Thread(target=made.serve_forever, args=(0.01,))
-        thread.start()
+    made = KnnService(index, model)
+    with running(made):
         yield made
-        made.shutdown()
-        thread.join()

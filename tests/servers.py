@@ -1,5 +1,6 @@
 """Servers on this machine's own address that tests start and stop."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,3 +82,32 @@ def proxy(target: str) -> Iterator[Proxy]:
         Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
+
+
+class Replier(BaseHTTPRequestHandler):
+    """Sends replies that a test wrote."""
+
+    def send(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        """Send one; of status 0 there is no answer at all."""
+        if status == 0:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(content))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def running(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Have a server answer while the block lasts."""
+    with server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()

@@ -7,14 +7,14 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
 
-from idia_core.black_box import BlackBox, BlackBoxSettings
+from idia_core.black_box import BlackBox
 from idia_core.errors import BudgetError, InvalidInputError, MissingInputError, UsageError
-from idia_core.http_retries import RateLimit
+from idia_core.http_retries import RateLimit, RetrySettings
+from tests.servers import Replier, running
 
 PROMPTS = ["Ann Ash", "Bo Oak", 'Zoë "Z" Müller', "漢字"]
 Reply = tuple[int, dict[str, str], bytes]
@@ -41,14 +41,14 @@ class Server(ThreadingHTTPServer):
         return json.dumps({"model": "m", "limits": self.limits} | more).encode()
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Replier, BaseHTTPRequestHandler):
     """Speaks the contract."""
 
     server: Server
 
     def do_GET(self) -> None:
         assert self.path == "/v1/model"
-        self._send(200, {}, self.server.describe(sha256="ab", new_field=1))
+        self.send(200, {}, self.server.describe(sha256="ab", new_field=1))
 
     def do_POST(self) -> None:
         assert self.path == "/v1/answers"
@@ -58,39 +58,23 @@ class Handler(BaseHTTPRequestHandler):
         self.server.bodies.append(body)
         self.server.tokens.append(self.headers["Authorization"])
         if self.server.replies:
-            self._send(*self.server.replies.pop(0))
+            self.send(*self.server.replies.pop(0))
         else:
             answers = [base64.b64decode(image, validate=True)[0] for image in body["images"]]
-            self._send(200, {}, json.dumps({"answers": answers}).encode())
-
-    def _send(self, status: int, headers: dict[str, str], content: bytes) -> None:
-        if status == 0:  # no answer at all
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return
-        self.send_response(status)
-        for name, value in ({"Content-Length": str(len(content))} | headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+            self.send(200, {}, json.dumps({"answers": answers}).encode())
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     """A server for one test."""
-    with Server() as made:
-        thread = Thread(target=made.serve_forever, args=(0.01,))
-        thread.start()
+    made = Server()
+    with running(made):
         yield made
-        made.shutdown()
-        thread.join()
 
 
 def box(server: Server, acquire: Callable[[int], None] | None = None, **settings: Any) -> BlackBox:
     """A client of the server."""
-    return BlackBox(server.url + "/", BlackBoxSettings(**settings), acquire)
+    return BlackBox(server.url + "/", RetrySettings(**settings), acquire)
 
 
 def error_body(what: str, fix: str = "") -> bytes:
@@ -177,7 +161,7 @@ def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(MissingInputError, match=f"no answer in 1 tries: ConnectionError.*127.0.0.1:{port}/v1/model"):
-        BlackBox(f"http://127.0.0.1:{port}", BlackBoxSettings(retries=0)).describe()
+        BlackBox(f"http://127.0.0.1:{port}", RetrySettings(retries=0)).describe()
 
 
 @pytest.mark.parametrize(
@@ -273,7 +257,7 @@ def test_an_answer_that_does_not_come() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(MissingInputError, match="no answer in 1 tries: ReadTimeout"):
-            BlackBox(url, BlackBoxSettings(retries=0, timeout_seconds=0.1)).describe()
+            BlackBox(url, RetrySettings(retries=0, timeout_seconds=0.1)).describe()
 
 
 def test_a_rate_limit() -> None:

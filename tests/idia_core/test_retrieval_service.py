@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from idia_core.errors import InvalidInputError, MissingInputError, UsageError
 from idia_core.retrieval import ANSWER, Query
 from idia_core.retrieval_service import RetrievalService, ServiceConfig, ServiceSettings
+from tests.servers import Replier, running
 
 ROWS = [
     {"id": 7, "similarity": 0.5, "url": "http://x/7", "caption": "Ann", "NSFW": "UNLIKELY"},
@@ -37,44 +37,28 @@ class Server(ThreadingHTTPServer):
         self.names = b'["laion", "cc3m"]'
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Replier, BaseHTTPRequestHandler):
     """Speaks clip-retrieval's protocol."""
 
     server: Server
 
     def do_GET(self) -> None:
         assert self.path == "/indices-list"
-        self._send(200, {}, self.server.names)
+        self.send(200, {}, self.server.names)
 
     def do_POST(self) -> None:
         assert self.path == "/knn-service"
         self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.server.tokens.append(self.headers["Authorization"])
-        self._send(*(self.server.replies.pop(0) if self.server.replies else (200, {}, json.dumps(ROWS).encode())))
-
-    def _send(self, status: int, headers: dict[str, str], content: bytes) -> None:
-        if status == 0:  # no answer at all
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return
-        self.send_response(status)
-        for name, value in ({"Content-Length": str(len(content))} | headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        self.send(*(self.server.replies.pop(0) if self.server.replies else (200, {}, json.dumps(ROWS).encode())))
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     """A server for one test."""
-    with Server() as made:
-        thread = Thread(target=made.serve_forever, args=(0.01,))
-        thread.start()
+    made = Server()
+    with running(made):
         yield made
-        made.shutdown()
-        thread.join()
 
 
 def service(server: Server, index_name: str = "cc3m", **settings: Any) -> RetrievalService:

@@ -21,8 +21,9 @@ import requests
 from PIL import Image
 
 from idia_core.attack import predict
-from idia_core.black_box import BlackBox, BlackBoxSettings
+from idia_core.black_box import BlackBox
 from idia_core.errors import InvalidInputError, UsageError
+from idia_core.http_retries import RetrySettings
 from idia_core.model_reference import ModelReference, architectures
 from idia_core.models import ClipModel
 from idia_core.prompts import TEMPLATES, fill
@@ -144,7 +145,7 @@ def test_more_than_can_wait(url: str) -> None:
 
 def test_many_ask_at_once(url: str) -> None:
     """Clients at the same time get their own answers; those that are sent away come back."""
-    box, settings = BlackBox(url), BlackBoxSettings(retries=20)
+    box, settings = BlackBox(url), RetrySettings(retries=20)
     expected = box.answer([png(picture) for picture in PICTURES[:24]], NAMES)
 
     def ask(place: int) -> list[int]:
@@ -207,11 +208,11 @@ def test_a_token_is_wanted(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) ->
     with running(checkpoint, token="s3cret") as (process, address):  # noqa: S106 - of this test
         for given in ("", "wrong", "s3cre", "s3crets", "é"):
             monkeypatch.setenv("GIVEN", given)
-            settings = BlackBoxSettings(token_env="GIVEN" if given.isascii() and given else None)
+            settings = RetrySettings(token_env="GIVEN" if given.isascii() and given else None)
             with pytest.raises(UsageError, match="status 401, the token is missing or wrong"):
                 BlackBox(address, settings).describe()
         monkeypatch.setenv("GIVEN", "s3cret")
-        box = BlackBox(address, BlackBoxSettings(token_env="GIVEN"))  # noqa: S106
+        box = BlackBox(address, RetrySettings(token_env="GIVEN"))  # noqa: S106
         assert box.answer([png(PICTURES[0])], NAMES) == box.answer([png(PICTURES[0])], NAMES)
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=20)
