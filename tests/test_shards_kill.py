@@ -136,7 +136,8 @@ def end(driver: subprocess.Popen[bytes], out: Path, temporary: Path) -> dict[str
     assert driver.returncode == 0, out.with_suffix(".log").read_text()
     alive = still_running(started, SECONDS_TO_DIE)
     assert not alive, f"still running after their driver: {alive}"
-    assert not list(temporary.iterdir())
+    # timm imports wandb where that is installed, which makes two empty folders that a killed worker leaves
+    assert not [path for path in temporary.iterdir() if not path.name.endswith(("wandb-media", "wandb-artifacts"))]
     assert not [path for path in out.rglob("*") if path.name.startswith((".", "_"))]
     seal = read_manifest(UPath(out / "shards"))
     assert seal is not None
