@@ -128,12 +128,11 @@ def _run(
     if not todo:
         return
     notes, errors = _notes_actor(), list[IdiaError]()
-    task, limit = _task(phase, resources)
-    shared = ray.put((phase, context))
-    waiting, running, board = iter(todo), dict[Any, Job](), _Board(notes)
+    task, shared = _task(phase, resources), ray.put((phase, context))
+    waiting, running, board = iter(todo), dict[Any, Job](), _Board(notes, phase, resources)
     try:
         while True:
-            for job in islice(waiting, board.room(phase, running.values(), limit)):
+            for job in islice(waiting, board.room(running.values())):
                 running[task.remote(shared, job, notes)] = job
             if not running:
                 break
@@ -157,16 +156,23 @@ def _run(
         raise errors[0]
 
 
-def _task(phase: Phase, resources: Resources) -> tuple[Any, int]:
-    """The Ray task of a phase's splits, and how many of them may be pending: twice what the CPUs hold by default."""
+def _task(phase: Phase, resources: Resources) -> Any:
+    """The Ray task of a phase's splits."""
     retries = resources.retries
     if phase.controls:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        limit = resources.workers or CONTROLLERS
-        return _run_split.options(num_cpus=0, max_retries=retries, scheduling_strategy=here), limit
+        return _run_split.options(num_cpus=0, max_retries=retries, scheduling_strategy=here)
+    return _run_split.options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=retries)
+
+
+def _limit(phase: Phase, resources: Resources) -> int:
+    """How many splits may be pending: twice what the CPUs that the cluster has now can hold, so that it grows."""
+    if resources.workers:
+        return resources.workers
+    if phase.controls:
+        return CONTROLLERS
     cpus: float = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
-    limit = resources.workers or 2 * max(1, int(cpus // resources.cpus))
-    return _run_split.options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=retries), limit
+    return 2 * max(1, int(cpus // resources.cpus))
 
 
 def _result(reference: Any, job: Job, context: StageContext) -> Receipt | IdiaError:
@@ -195,31 +201,33 @@ def _notes_actor() -> Any:
 
 
 class _Board:
-    """Shows what the splits say of themselves, without ever waiting for it."""
+    """Shows what the splits say of themselves, without ever waiting for it, and knows how many may be pending."""
 
-    def __init__(self, notes: Any) -> None:
-        self._notes = notes
+    def __init__(self, notes: Any, phase: Phase, resources: Resources) -> None:
+        self._notes, self._phase, self._resources = notes, phase, resources
+        self._limit = _limit(phase, resources)
         self._asked = notes.all.remote()
         self._since = time.monotonic()
         self._begun: set[str] = set()
 
-    def room(self, phase: Phase, running: Collection[Job], limit: int) -> int:
+    def room(self, running: Collection[Job]) -> int:
         """How many more splits may be started now.
 
         Those that control start one by one, each once the one before has what it waits for: Ray's own queue of
         placement groups lets small ones overtake large ones, for ever if need be.
         """
-        free = limit - len(running)
-        if not phase.controls:
+        free = self._limit - len(running)
+        if not self._phase.controls:
             return free
         return min(free, int(all(job.name in self._begun for job in running)))
 
     def show(self, progress: Progress) -> None:
-        """Show the answer if there is one, and ask again a second later."""
+        """Show the answer if there is one, ask again a second later, and count the cluster's CPUs anew."""
         if time.monotonic() - self._since < POLL_SECONDS or not ray.wait([self._asked], timeout=0)[0]:
             return
         with suppress(RayActorError):  # only the display is poorer for it
             notes: dict[str, Note] = ray.get(self._asked)
             self._begun |= {job for job, note in notes.items() if not note.row.get(STATE, "").startswith(WAITS)}
             progress.notes(list(notes.values()))
+        self._limit = _limit(self._phase, self._resources)
         self._asked, self._since = self._notes.all.remote(), time.monotonic()
