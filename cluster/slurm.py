@@ -53,10 +53,12 @@ class SlurmRun:
     """More options of sbatch, such as `--partition=gpu`."""
 
 
+PORT = "port=$((20000 + SLURM_JOB_ID % 20000))"
+"""A line of a script: jobs that share a node take different ports."""
 _BODY = """
 # Two nodes of a run find each other by name; each tells the others the address by which it reaches them.
 hosts=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
-port=$((20000 + SLURM_JOB_ID % 20000))
+{port}
 mkdir -p {work}
 echo "$SLURM_JOB_ID" > {job}  # so that `idia run` does not train it too
 export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
@@ -95,6 +97,7 @@ def sbatch_script(run: SlurmRun, python: str = sys.executable) -> str:
     folder = str(run.work / "checkpoints")
     newest = [python, "-m", "cluster.checkpoints", folder, "--run", run.run, "--architecture", run.architecture]
     body = _BODY.format(
+        port=PORT,
         work=shlex.quote(str(run.work)),
         job=shlex.quote(str(run.work / JOB)),
         root=shlex.quote(str(PROJECT_ROOT)),
@@ -104,6 +107,11 @@ def sbatch_script(run: SlurmRun, python: str = sys.executable) -> str:
         node=shlex.join([*node, *(["--wandb"] if run.wandb else [])]),
         entry=shlex.join(run.entry),
     )
+    return script_of(options, body)
+
+
+def script_of(options: Sequence[str], body: str) -> str:
+    """A script for sbatch, with its options where sbatch reads them."""
     return "\n".join(["#!/bin/bash", *(f"#SBATCH {option}" for option in options), body])
 
 
@@ -140,13 +148,13 @@ def node_command(words: Sequence[str], environment: Mapping[str, str]) -> tuple[
     if told.nodes > 1:
         node = int(environment["SLURM_NODEID"])
         rendezvous = Rendezvous(told.first_host, told.port, told.id, told.nodes, node)
-        address = _address_towards(told.last_host if node == 0 else told.first_host)
+        address = address_towards(told.last_host if node == 0 else told.first_host)
     argv = torchrun_argv(told.processes, rendezvous, words[split + 1 :], address=address)
     ours = training_environment(environment, told.threads, told.device, os.getpid(), address=address, wandb=told.wandb)
     return argv, ours
 
 
-def _address_towards(host: str) -> str:
+def address_towards(host: str) -> str:
     """This node's address on the network on which it reaches `host`; its own name may stand for the loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unsent:
         unsent.connect((host, 9))  # nothing is sent
