@@ -29,8 +29,13 @@ EMBEDDINGS = pa.schema(
     [
         pa.field("identity", pa.string(), nullable=False),
         pa.field("embedding", pa.list_(pa.float32()), nullable=False),  # of length 1
+        pa.field("stretch", pa.float32(), nullable=False),  # by which distances to the person are multiplied
     ]
 )
+MOST_STRETCHED = 4.0
+"""Distances are made no more than so many times as large or as small: a few pictures may be alike by chance."""
+ROUNDING = 1e-6
+"""Pictures that are no further from each other are copies."""
 
 
 class GalleryRecipe(Strict):
@@ -44,6 +49,9 @@ class GalleryRecipe(Strict):
     """`clip`: ARCHITECTURE:PRETRAINED, ARCHITECTURE:CHECKPOINT.pt and so on."""
     keep: Literal["mean", "all"] = "mean"
     """Keep the mean of a person's embeddings, or all of them."""
+    relative: bool = False
+    """Judge how far a face is from a person by how far the person's own pictures are: whose pictures are all much alike
+    is then not taken for somebody who is only fairly like them."""
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Self:
@@ -113,15 +121,20 @@ def load_embedder(record: RecogniserRecord, folder: UPath, device: str = "cpu") 
 class Gallery:
     """What is known of people: one embedding or more of each, [G, D], and whose they are, [G], in ascending order.
 
-    Somebody's score is the highest cosine with one of theirs.
+    Somebody's score is the highest cosine with one of theirs; a distance of it, 1 - cosine, counts `stretch_G` times.
     """
 
     def __init__(
-        self, embedder: Embedder, embeddings_GD: npt.NDArray[np.float32], owners_G: npt.NDArray[np.int64]
+        self,
+        embedder: Embedder,
+        embeddings_GD: npt.NDArray[np.float32],
+        owners_G: npt.NDArray[np.int64],
+        stretch_G: npt.NDArray[np.float32],
     ) -> None:
         self.embedder = embedder
         self._embeddings_GD = embeddings_GD
         self._first_P = np.flatnonzero(np.diff(owners_G, prepend=-1))
+        self._stretch_P = stretch_G[self._first_P]
 
     @classmethod
     def read(cls, embedder: Embedder, path: UPath, identities: Sequence[str]) -> "Gallery":
@@ -140,10 +153,10 @@ class Gallery:
         owners_G = np.array([number[owner] for owner in owners])
         if (np.diff(owners_G) < 0).any():
             raise InvalidInputError("its rows are not sorted by person", str(path), AGAIN)
-        return cls(embedder, np.array(vectors, np.float32), owners_G)
+        return cls(embedder, np.array(vectors, np.float32), owners_G, table["stretch"].to_numpy())
 
     def scores(self, crops: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
-        """Each person's highest cosine with each crop: [B, P]."""
+        """Each person's score of each crop, -1 to 1: [B, P]."""
         return self.scores_of(self.embedder.embed(crops))
 
     def scores_of(self, embeddings_BD: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -153,15 +166,49 @@ class Gallery:
             raise InvalidInputError(what, "a recogniser", AGAIN)
         # A product for each crop alone: a matrix of another height may be added up in another order.
         rows = [np.maximum.reduceat(self._embeddings_GD @ crop_D, self._first_P) for crop_D in embeddings_BD]
-        scores_BP: npt.NDArray[np.float32] = np.stack(rows) if rows else np.empty((0, len(self._first_P)), np.float32)
+        cosines_BP = np.stack(rows) if rows else np.empty((0, len(self._first_P)), np.float32)
+        # 1 - stretch * (1 - cosine), in which a stretch of 1 changes no bit.
+        scores_BP: npt.NDArray[np.float32] = np.maximum(cosines_BP * self._stretch_P + (1 - self._stretch_P), -1)
         return scores_BP
 
 
-def enrolled(embeddings: Sequence[tuple[str, npt.NDArray[np.float32]]], keep: str) -> pa.Table:
+def enrolled(
+    embeddings: Sequence[tuple[str, npt.NDArray[np.float32]]], keep: str, *, relative: bool = False
+) -> pa.Table:
     """The rows of a gallery, EMBEDDINGS, given each person's embeddings [B, D]: all of them, or the `mean` alone."""
+    stretches = stretches_of([mine_BD for _, mine_BD in embeddings], keep) if relative else [1.0] * len(embeddings)
     rows = [
-        {"identity": identity, "embedding": vector_D}
-        for identity, mine_BD in embeddings
-        for vector_D in (normalised(mine_BD.mean(axis=0, keepdims=True)) if keep == "mean" else mine_BD)
+        {"identity": identity, "embedding": vector_D, "stretch": stretch}
+        for (identity, mine_BD), stretch in zip(embeddings, stretches, strict=True)
+        for vector_D in (_mean(mine_BD) if keep == "mean" else mine_BD)
     ]
     return pa.Table.from_pylist(rows, EMBEDDINGS)
+
+
+def stretches_of(embeddings: Sequence[npt.NDArray[np.float32]], keep: str) -> list[float]:
+    """By how much each person's distances are multiplied, so that all people's own pictures are as far from them.
+
+    They become those of the person in the middle. 1 for a person of whom that is not known: with a single picture, or
+    copies of one.
+    """
+    spreads_P = np.array([_spread(mine_BD, keep) for mine_BD in embeddings])
+    known_P = spreads_P > ROUNDING
+    middle = float(np.median(spreads_P[known_P])) if known_P.any() else 1.0
+    within_P = np.clip(spreads_P, middle / MOST_STRETCHED, middle * MOST_STRETCHED)
+    return [float(stretch) for stretch in np.where(known_P, middle / within_P, 1.0)]
+
+
+def _spread(mine_BD: npt.NDArray[np.float32], keep: str) -> float:
+    """The mean of 1 - cosine over a person's pictures, each with what the gallery would hold without it; or 0."""
+    if len(mine_BD) < 2:
+        return 0.0
+    scores = []
+    for place, picture_D in enumerate(mine_BD):
+        others_BD = np.delete(mine_BD, place, axis=0)
+        scores.append(float(((_mean(others_BD) if keep == "mean" else others_BD) @ picture_D).max()))
+    return 1 - float(np.mean(scores))
+
+
+def _mean(embeddings_BD: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The mean at length 1: [1, D]."""
+    return normalised(embeddings_BD.mean(axis=0, keepdims=True))

@@ -260,7 +260,8 @@ class _Examiner:
             if role == TRAIN:
                 mine[identity].append(place)
         recipe = self._config.gallery or GalleryRecipe()
-        table = enrolled([(identity, embeddings_BD[places]) for identity, places in mine.items()], recipe.keep)
+        people = [(identity, embeddings_BD[places]) for identity, places in mine.items()]
+        table = enrolled(people, recipe.keep, relative=recipe.relative)
         with out.open(f"recogniser/{GALLERY}", rows=len(table)) as file:
             pq.write_table(table, file, compression="zstd")
         gallery = Gallery.read(embedder, self._context.folder / "recogniser" / GALLERY, known)
@@ -303,7 +304,7 @@ def _pictures(context: StageContext, roles: set[str]) -> Iterator[tuple[list[tup
 
 STAGE = Stage(
     name="recogniser",
-    version=1,
+    version=2,
     summary="learn to tell people's faces apart",
     config=RecogniserConfig,
     inputs={

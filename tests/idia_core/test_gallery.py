@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,7 +15,15 @@ from upath import UPath
 
 from idia_core.drawing import draw_face, invent_people
 from idia_core.errors import InvalidInputError, MissingInputError
-from idia_core.gallery import ClipEmbedder, FacenetEmbedder, Gallery, GalleryRecipe, enrolled, load_embedder
+from idia_core.gallery import (
+    ClipEmbedder,
+    FacenetEmbedder,
+    Gallery,
+    GalleryRecipe,
+    enrolled,
+    load_embedder,
+    stretches_of,
+)
 from idia_core.model_reference import ModelReference
 from idia_core.models import ClipModel, weights_sha256
 from idia_core.recognition import RecogniserRecord
@@ -55,6 +64,40 @@ def test_the_nearest_of_somebodys_pictures_counts(tmp_path: Path) -> None:
     towards = np.array([1 + half, half]) / np.hypot(1 + half, half)
     assert mean[:, 0] == pytest.approx([towards[0], towards.sum() * half, towards[1]], abs=1e-6)
     assert len(pq.read_table(tmp_path / "mean.parquet")) == len(PEOPLE)
+
+
+def turned(*degrees: float) -> np.ndarray[Any, Any]:
+    """Vectors of length 1 in a plane, turned so far."""
+    angles = np.radians(degrees)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("keep", ["mean", "all"])
+def test_distances_are_stretched_to_the_spread_of_the_person_in_the_middle(keep: str) -> None:
+    """Two pictures of each person are 10, 20 and 30 degrees apart; who has one picture is judged as the middle one."""
+    people = [turned(0, 10), turned(40, 60), turned(90, 120), turned(200)]
+    apart = [1 - np.cos(np.radians(degrees)) for degrees in (10, 20, 30)]
+    assert stretches_of(people, keep) == pytest.approx([apart[1] / apart[0], 1, apart[1] / apart[2], 1], rel=1e-4)
+    assert stretches_of([people[3]], keep) == [1]
+
+
+def test_nothing_is_stretched_more_than_fourfold_nor_by_copies() -> None:
+    """Pictures much more or less alike than others' may be so by chance; copies of one picture tell nothing."""
+    alike, apart, far, copies = turned(0, 2), turned(0, 40), turned(0, 170), turned(5, 5, 5)
+    assert stretches_of([alike, apart, apart, copies], "mean") == [4, 1, 1, 1]
+    assert stretches_of([far, apart, apart], "mean") == [0.25, 1, 1]
+    assert stretches_of([copies, copies], "mean") == [1, 1]
+
+
+def test_a_stretch_changes_the_score_and_not_the_nearest(tmp_path: Path) -> None:
+    """A distance of a half counts as much as the person's own pictures say, and no score is below -1."""
+    people = ("Ann Lee", "Bob Ray", "Cleo Day")
+    rows = enrolled(list(zip(people, (turned(-5, 5), turned(80, 100), turned(170, 190)), strict=True)), "mean")
+    path = UPath(tmp_path / "gallery.parquet")
+    pq.write_table(rows.set_column(2, rows.schema.field("stretch"), pa.array([2, 1, 0.5], pa.float32())), path)
+    scores = Gallery.read(Corner(), path, people).scores_of(turned(0, 60, 180))
+    expected = [[1, 0, 0], [0, np.sqrt(0.75), 0.25], [-1, 0, 1]]
+    assert scores == pytest.approx(np.array(expected), abs=1e-6)
 
 
 def test_a_gallery_of_others_is_refused(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_the_bytes_do_not_depend_on_workers(root: Path, classifier: Path) -> Non
 @pytest.mark.parametrize("keep", ["mean", pytest.param("all", marks=pytest.mark.slow)])
 def test_a_gallery_of_the_classifiers_embeddings(root: Path, classifier: Path, keep: str) -> None:
     """They were taught these people, so the nearest is mostly the right one, and the folder stands alone."""
-    gallery = {"embedder": "classifier", "keep": keep}
+    gallery = {"embedder": "classifier", "keep": keep, "relative": keep == "all"}
     inputs = {"classifier": str(classifier / "recogniser")}
     folder = run(root, f"gallery-{keep}", inputs, kind="gallery", gallery=gallery, false_match_rate=0.05)
     (told,) = table(folder, "calibration").to_dicts()
