@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
-from idia_core.base_samples import BasePart, BaseSample, content_fault, reading
+from idia_core.base_samples import BasePart, BaseSample, Picture, content_fault, reading
 from idia_core.errors import InvalidInputError
 from idia_core.sample_status import SampleStatus
 from idia_core.storage import as_path, is_local
@@ -46,6 +46,11 @@ def read_tar(split: Mapping[str, Any]) -> BasePart:
     missing, list_notes = _missing(path, listing)
     notes = (*list_notes, *_statistics(path, len(listing.samples)))
     return BasePart(_samples(content, listing.samples, missing), listing.damage, notes)
+
+
+def tar_pictures(tar: str) -> dict[str, Picture]:
+    """The pictures of a tar by their keys; those of a local one are mapped, not read."""
+    return {sample.key: sample.picture for sample in read_tar({"url": tar}).samples if sample.picture is not None}
 
 
 def _mapped(path: str) -> memoryview:

@@ -13,6 +13,9 @@ from idia_core.errors import ConfigError, MissingInputError
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 MERGE_TAG = "tag:yaml.org,2002:merge"
 """Of the key `<<`, which takes in the fields of another mapping."""
+KIND = "stage"
+"""The field of a stage of a study that says what it runs, where that is not what it is called."""
+SERVE = "serve"
 
 
 class Strict(BaseModel):
@@ -50,6 +53,17 @@ class SeededConfig(StageConfig):
     """Seed of its random numbers; the study's when not given."""
 
 
+class Serve(Strict):
+    """A web site on this machine, there while some stages run."""
+
+    table: str
+    """`stage.table` whose files it has."""
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """The port of 127.0.0.1 at which it is."""
+    to: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The stages that it is there for."""
+
+
 class Study(Strict):
     """A study: named stages, where their inputs come from, and where all of it is written."""
 
@@ -60,7 +74,14 @@ class Study(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
     """The seed of every stage that does not set its own."""
     stages: dict[str, dict[str, Any]]
-    """Stage name -> its config; checked against the stage's own fields."""
+    """Stage name -> its config, checked against the stage's own fields. With `stage: OTHER` in it, it runs the stage
+    OTHER under this name."""
+    serve: Serve | None = None
+    """What stages fetch from a server that the run itself starts."""
+
+    def kind(self, name: str) -> str:
+        """What the stage of that name runs."""
+        return str(self.stages[name].get(KIND, name))
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -116,7 +137,7 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     if not equals or not all(parts):
         raise ConfigError(f"'{setting}' is no setting", "--set", "Write stage.field=value.")
     stages = document.get("stages")
-    if len(parts) > 1:
+    if len(parts) > 1 and parts[0] != SERVE:
         if not isinstance(stages, dict) or parts[0] not in stages:
             known = sorted(map(str, stages)) if isinstance(stages, dict) else []
             raise ConfigError(f"the study has no stage '{parts[0]}'", "--set", suggest(parts[0], known))

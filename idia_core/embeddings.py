@@ -27,6 +27,8 @@ METADATA = pa.schema(
         pa.field("row", pa.int64(), nullable=False),  # the pair's place among all pairs of the split, from 0
     ]
 )
+URL = pa.field("url", pa.string())
+"""Column of the metadata of a base that tells where its pairs came from; null for a pair of which it does not."""
 FAILURES = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),

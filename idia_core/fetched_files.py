@@ -102,7 +102,7 @@ def look_at(content: bytes, form: Form) -> FetchedFile:
     with _one_decodes:
         picture, status = decode_picture(content)
     if picture is None:
-        return FetchedFile(_AS_FETCHED.get(status, FetchStatus.NOT_AN_IMAGE), str(status))
+        return FetchedFile(as_fetched(status), str(status))
     found = _in_form(FetchedFile(FetchStatus.OK, "", *picture.size), form)
     if found.status is not FetchStatus.OK:
         return found
@@ -111,10 +111,13 @@ def look_at(content: bytes, form: Form) -> FetchedFile:
     return found._replace(upright=buffer.getvalue())
 
 
-_AS_FETCHED = {
-    PictureStatus.TRUNCATED: FetchStatus.TRUNCATED_IMAGE,
-    PictureStatus.TOO_LARGE: FetchStatus.TOO_LARGE,
-}
+def as_fetched(status: PictureStatus) -> FetchStatus:
+    """What a picture that cannot be decoded is called here."""
+    known = {
+        PictureStatus.TRUNCATED: FetchStatus.TRUNCATED_IMAGE,
+        PictureStatus.TOO_LARGE: FetchStatus.TOO_LARGE,
+    }
+    return known.get(status, FetchStatus.NOT_AN_IMAGE)
 
 
 def _in_form(found: FetchedFile, form: Form) -> FetchedFile:

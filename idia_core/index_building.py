@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from idia_core.embeddings import Embeddings, number_of
+from idia_core.embeddings import URL, Embeddings, number_of
 from idia_core.errors import InvalidInputError
 
 EXACT_BELOW = 10_000_000
@@ -171,7 +171,10 @@ def check_metadata(embeddings: Embeddings, metadata: Sequence[UPath]) -> None:
 
 
 def slice_metadata(embeddings: Embeddings, metadata: Sequence[UPath], first: int, count: int) -> pa.Table:
-    """The metadata of those rows, all columns; `InvalidInputError` where two files have other columns."""
+    """The metadata of those rows, all columns, with null URLs where some files alone have any.
+
+    Raises `InvalidInputError` where two files have other columns.
+    """
     by_number = {number_of(file): file for file in metadata}
     tables, start = list[pa.Table](), 0
     for one in embeddings.files:
@@ -181,11 +184,17 @@ def slice_metadata(embeddings: Embeddings, metadata: Sequence[UPath], first: int
             with pq.ParquetFile(file.path, filesystem=file.fs) as parquet:
                 tables.append(parquet.read().slice(begin - start, end - begin).replace_schema_metadata())
         start += one.rows
+    if any(URL.name in table.column_names for table in tables):
+        tables = list(map(_with_urls, tables))
     try:
         return pa.concat_tables(tables)
     except pa.ArrowInvalid as error:
         what = f"files of metadata differ: {_said(error)}"
         raise InvalidInputError(what, str(metadata[0].parent), "Embed all at once.") from None
+
+
+def _with_urls(table: pa.Table) -> pa.Table:
+    return table if URL.name in table.column_names else table.append_column(URL, pa.nulls(len(table), URL.type))
 
 
 def _said(error: Exception) -> str:

@@ -152,13 +152,16 @@ def _add_picture(person: Person, row: dict[str, Any], kind: tuple[str, ...], fil
     if not all(given):
         person.pictures.append({"picture": f"{file.name}:{number}"})
     elif kind == ("path",):
-        person.pictures.append({"picture": given[0], "url": _beside(file, given[0])})
+        person.pictures.append({"picture": given[0], "url": beside(file, given[0])})
     else:
-        person.pictures.append({"picture": "/".join(given), "tar": _beside(file, given[0]), "member": given[1]})
+        person.pictures.append({"picture": "/".join(given), "tar": beside(file, given[0]), "member": given[1]})
 
 
-def _beside(table: UPath, given: str) -> str:
-    """The path or URL of a file that a table names: a relative one begins in the table's folder."""
+def beside(table: UPath, given: str) -> str:
+    """The path or URL of a file that a table names: a relative one begins in the table's folder.
+
+    Raises `UsageError` for a kind of URL that fsspec does not know.
+    """
     if "://" in given or given.startswith(("/", "~")):
         return str(as_path(given))
     return str(as_path(f"{table.parent.path.rstrip('/')}/{given}") if is_local(table) else table.parent / given)

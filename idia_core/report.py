@@ -13,6 +13,7 @@ from idia_core import figures
 from idia_core.errors import DuplicateNameError, InvalidInputError
 from idia_core.figures import Counts, ModelCounts
 from idia_core.loss_curves import draw_curves
+from idia_core.report_funnel import funnel_part
 from idia_core.report_page import both_widths, each_architecture, template
 from idia_core.report_training import abilities, restarts
 
@@ -92,6 +93,8 @@ class ReportData:
     zeroshot: pa.Table | None = None
     retrieval_rank: pa.Table | None = None
     """Table 2 (report_training.ZEROSHOT and RETRIEVAL_RANK)."""
+    funnel: pa.Table | None = None
+    """What was left of people's pairs at each step (pair_funnel.FUNNEL)."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,7 @@ def render_report(data: ReportData) -> str:
         loss=_loss(data),
         restarts=restarts(data.runs) if data.runs is not None else None,
         abilities=abilities(data.models, data.zeroshot, data.retrieval_rank),
+        funnel=funnel_part(data.funnel, {person.identity: person.role for person in data.people}),
     )
 
 

@@ -24,11 +24,9 @@ DISALLOWED = "Use of image disallowed by X-Robots-Tag directive"
 _one_opener = threading.Lock()  # `urllib` has one for the whole process
 
 
-class FetchSettings(Strict):
-    """Which pictures are fetched, and how long is waited for them."""
+class FileSettings(Strict):
+    """Which files are fetched, and how long is waited for them."""
 
-    longest_side: Annotated[int, Field(ge=1)] | None = 512
-    """Pixels; larger pictures are scaled down to it. None are when null."""
     max_aspect: Annotated[float, Field(ge=1)] = 3.0
     """The most that the longer side may be of the shorter one."""
     min_side: Annotated[int, Field(ge=0)] = 0
@@ -53,6 +51,13 @@ class FetchSettings(Strict):
             for text in value:
                 parse_allowed(text)
         return value
+
+
+class FetchSettings(FileSettings):
+    """What is made of the files, too."""
+
+    longest_side: Annotated[int, Field(ge=1)] | None = 512
+    """Pixels; larger pictures are scaled down to it. None are when null."""
 
 
 class Wanted(NamedTuple):
@@ -150,7 +155,7 @@ class _Served:
 class Opener:
     """What `urllib` asks; each URL's fragment is the place of its outcome."""
 
-    def __init__(self, outcomes: Sequence[Outcome], settings: FetchSettings, *, resize: bool) -> None:
+    def __init__(self, outcomes: Sequence[Outcome], settings: FileSettings, *, resize: bool) -> None:
         self._outcomes, self._as_it_is = outcomes, not resize
         self._form = Form(settings.min_side, settings.max_aspect)
         given = settings.allow_private_addresses

@@ -28,6 +28,8 @@ PLANTED = COUNTS
 
 NULL_SHARE = 1 / 500  # of the captions
 MANY = 300  # the paper leaves people out who occur more often
+ENDINGS = ("mond", "son", "field", "ski")
+"""What makes another name of a name, as Jon Hammond of Jon Hamm."""
 
 
 def invent_identities(count: int, seed: int) -> pa.Table:
@@ -97,7 +99,7 @@ def planted_counts(people: int, seed: int) -> list[int]:
 
 def _near_misses(name: str, rng: np.random.Generator) -> list[str]:
     """Texts that resemble the name, each one to three times; no text holds it under the strict rule."""
-    misses = [name + ("mond", "son", "field", "ski")[rng.integers(4)], ("x", "Mc", "ex")[rng.integers(3)] + name]
+    misses = [name + ENDINGS[rng.integers(len(ENDINGS))], ("x", "Mc", "ex")[rng.integers(3)] + name]
     first, _, rest = name.partition(" ")
     if rest:
         other = LAST_NAMES[rng.integers(len(LAST_NAMES))]

@@ -7,8 +7,8 @@ from typing import Any
 
 from upath import UPath
 
-from idia_core.config import SeededConfig, StageConfig, Study, suggest, validate
-from idia_core.errors import ConfigError, MissingInputError, SealError, UsageError
+from idia_core.config import StageConfig, Study, suggest
+from idia_core.errors import MissingInputError, SealError, UsageError
 from idia_core.manifest import (
     FAILED,
     RECEIPTS,
@@ -21,12 +21,10 @@ from idia_core.manifest import (
     read_manifest,
 )
 from idia_core.storage import as_path, find_files, identity_of
-from pipelines.registry import STAGES
+from jobs.stages import KEPT, stage_configs, stage_of, upstream_of
 from pipelines.stage import Input, ResolvedInput, Stage, StageContext
 
 FINGERPRINT = "fingerprint"
-KEPT = "kept"
-"""Folder of a study's output for what was made under another fingerprint, of which the first digits are the name."""
 KEPT_DIGITS = 12
 ANY_FILE = Input("a file that the config names", patterns=("*",))
 TOLERATED = "tolerate_failed_inputs"
@@ -60,16 +58,21 @@ class PlannedStage:
     inputs: Mapping[str, ResolvedInput] | None = None
     manifest: Manifest | None = None
 
+    @property
+    def name(self) -> str:
+        """What the study calls it: the stage's own name, unless the study has it several times."""
+        return self.folder.name
+
     def seal(self) -> Manifest:
         """The manifest of a stage that is done."""
         if self.manifest is None:
-            raise MissingInputError(f"stage '{self.stage.name}' is not done", str(self.folder), "Run it first.")
+            raise MissingInputError(f"stage '{self.name}' is not done", str(self.folder), "Run it first.")
         return self.manifest
 
     def context(self) -> StageContext:
         """What the stage's phases get."""
-        kept = tuple(sorted((self.folder.parent / KEPT).glob(f"{self.stage.name}-*"), key=str))
-        return StageContext(self.stage.name, self.config, self.inputs or {}, self.folder, kept, self.fingerprint)
+        kept = tuple(sorted((self.folder.parent / KEPT).glob(f"{self.name}-*"), key=str))
+        return StageContext(self.name, self.config, self.inputs or {}, self.folder, kept, self.fingerprint)
 
     def at_attempt(self, attempt: int) -> "PlannedStage":
         """The same with another attempt."""
@@ -90,39 +93,6 @@ class PlannedStage:
         return {k: InputRecord(source=v.source, digest=v.digest, files=len(v.files)) for k, v in found.items()}
 
 
-def stage_configs(study: Study) -> dict[str, StageConfig]:
-    """Every stage's config, checked: known stage, known fields, inputs that name an earlier stage's table or a path."""
-    configs: dict[str, StageConfig] = {}
-    for name, fields in study.stages.items():
-        if name not in STAGES:
-            raise ConfigError(f"there is no stage '{name}'", f"study {study.name}", suggest(name, list(STAGES)))
-        config = validate(STAGES[name].config, fields, f"study {study.name}, stage {name}")
-        if isinstance(config, SeededConfig) and config.seed is None:
-            config = config.model_copy(update={"seed": study.seed})
-        _check_inputs(study, name, config)
-        configs[name] = config
-    return configs
-
-
-def _check_inputs(study: Study, name: str, config: StageConfig) -> None:
-    where, declared = f"study {study.name}, stage {name}, inputs", STAGES[name].inputs
-    for field, source in config.inputs.items():
-        if field not in declared:
-            raise ConfigError(f"unknown input '{field}'", where, suggest(field, list(declared)))
-        upstream, table = _upstream(source), source.partition(".")[2]
-        if upstream not in study.stages:
-            continue
-        if list(study.stages).index(upstream) >= list(study.stages).index(name):
-            raise ConfigError(f"'{source}' is made by a stage that comes later", where, f"Move '{upstream}' up.")
-        if upstream in STAGES and table not in STAGES[upstream].tables:
-            raise ConfigError(
-                f"stage '{upstream}' has no table '{table}'", where, suggest(table, STAGES[upstream].tables)
-            )
-    for field, wanted in declared.items():
-        if field not in config.inputs and not wanted.optional:
-            raise ConfigError(f"input '{field}' is not given", where, f"It holds {wanted.holds}.")
-
-
 def plan_stage(
     study: Study, name: str, configs: Mapping[str, StageConfig], earlier: Mapping[str, PlannedStage]
 ) -> PlannedStage:
@@ -130,8 +100,8 @@ def plan_stage(
 
     Raises `MissingInputError` for a path that matches nothing and `SealError` for a sealed output that is damaged.
     """
-    stage, config, folder = STAGES[name], configs[name], as_path(study.out) / name
-    unready = [_upstream(source) for source in config.inputs.values()]
+    stage, config, folder = stage_of(study, name), configs[name], as_path(study.out) / name
+    unready = [upstream_of(source) for source in config.inputs.values()]
     unready = [upstream for upstream in unready if upstream in earlier and earlier[upstream].state is not State.DONE]
     named = {
         field: _resolve(path, ANY_FILE, {}, f"stage {name}, {field}")
@@ -156,7 +126,7 @@ def _as_it_is_there(plan: PlannedStage) -> PlannedStage:
     if first is None:
         return plan
     present = present_fingerprint(plan.folder) or ""
-    kept = {path.name.removeprefix(f"{plan.stage.name}-") for path in plan.context().kept}
+    kept = {path.name.removeprefix(f"{plan.name}-") for path in plan.context().kept}
     tried = {plan.at_attempt(first + more).wanted_fingerprint(): first + more for more in range(MOST_ATTEMPTS)}
     there = [attempt for found, attempt in tried.items() if found[:KEPT_DIGITS] in kept]
     return plan.at_attempt(tried.get(present, max(there, default=first)))
@@ -177,14 +147,8 @@ def with_new_attempt(plan: PlannedStage) -> PlannedStage:
     )
 
 
-def _upstream(source: str) -> str:
-    """The stage that `stage.table` names; nothing where the source has no dot and can only be a path."""
-    stage, dot, _ = source.partition(".")
-    return stage if dot else ""
-
-
 def _resolve(source: str, declared: Input, earlier: Mapping[str, PlannedStage], where: str) -> ResolvedInput:
-    upstream, table = _upstream(source), source.partition(".")[2]
+    upstream, table = upstream_of(source), source.partition(".")[2]
     if upstream in earlier:
         folder, manifest = earlier[upstream].folder, earlier[upstream].seal()
         files = tuple(folder / entry.path for entry in manifest.files(table))
@@ -233,7 +197,7 @@ def needed_stages(configs: Mapping[str, StageConfig], only: Sequence[str]) -> se
     needed = set(only or configs)
     for name in reversed(list(configs)):  # what a stage is made from comes before it
         if name in needed:
-            needed |= {_upstream(source) for source in configs[name].inputs.values()}
+            needed |= {upstream_of(source) for source in configs[name].inputs.values()}
     return needed & set(configs)
 
 
@@ -268,6 +232,6 @@ def table_folder(study: Study, table: str) -> UPath:
     name, _, wanted = table.partition(".")
     if name not in study.stages:
         raise UsageError(f"the study has no stage '{name}'", "STAGE.TABLE", suggest(name, list(study.stages)))
-    if wanted not in STAGES[name].tables:
-        raise UsageError(f"stage '{name}' has no table '{wanted}'", "STAGE.TABLE", suggest(wanted, STAGES[name].tables))
+    if wanted not in (tables := stage_of(study, name).tables):
+        raise UsageError(f"stage '{name}' has no table '{wanted}'", "STAGE.TABLE", suggest(wanted, tables))
     return as_path(study.out) / name / wanted

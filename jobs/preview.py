@@ -19,7 +19,7 @@ def print_plan(study: Study, plans: Iterable[PlannedStage], console: Console, *,
         table.add_column(column, overflow="fold")
     for plan in plans:
         did = describe(plan.manifest) if plan.manifest else ""
-        table.add_row(plan.stage.name, plan.stage.summary, str(plan.state), plan.why, did)
+        table.add_row(plan.name, plan.stage.summary, str(plan.state), plan.why, did)
     console.print(table)
     for plan in plans if previews else ():
         if plan.state is not State.DONE and plan.inputs is not None:
@@ -30,7 +30,7 @@ def _print_preview(plan: PlannedStage, console: Console) -> None:
     if plan.stage.preview is None:
         return
     found = plan.stage.preview(plan.context())
-    table = Table(title=f"{plan.stage.name} would write", title_justify="left", box=None, pad_edge=False)
+    table = Table(title=f"{plan.name} would write", title_justify="left", box=None, pad_edge=False)
     for column in found.rows[0]:
         table.add_column(column.replace("_", " "), justify="left" if column in ("set", "model") else "right")
     for row in found.rows:

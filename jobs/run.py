@@ -10,14 +10,13 @@ from rich.console import Console
 from upath import UPath
 
 from idia_core.config import StageConfig, Study, suggest
-from idia_core.errors import MissingInputError, SealError, UsageError
+from idia_core.errors import BusyError, MissingInputError, SealError, UsageError
 from idia_core.manifest import RECEIPTS, WORK, Manifest, Receipt, all_facts, provenance, total_counts, write_manifest
 from idia_core.storage import as_path, move_tree, remove_temporaries, remove_tree, sole_writer, write_text
 from jobs.local_ray import ray_when_needed
 from jobs.plan import (
     ATTEMPT,
     FINGERPRINT,
-    KEPT,
     KEPT_DIGITS,
     PlannedStage,
     State,
@@ -26,9 +25,10 @@ from jobs.plan import (
     plan_stage,
     plan_study,
     present_fingerprint,
-    stage_configs,
     with_new_attempt,
 )
+from jobs.site import served_to
+from jobs.stages import ERASING, KEPT, stage_configs
 from pipelines.dataflow import run_phase
 from pipelines.progress import Progress
 
@@ -48,6 +48,7 @@ def run_study(
     """
     configs = stage_configs(study)
     check_stage_names(study, only)
+    check_erasures(as_path(study.out))
     if retry_failed:
         check_retries(study, configs, only)
     needed, plans = needed_stages(configs, only), dict[str, PlannedStage]()
@@ -61,9 +62,17 @@ def run_study(
                 plan = with_new_attempt(plan) if retry_failed else plan
                 if make_room(plan, console):
                     plan = plan_stage(study, name, configs, plans)
-                plan = _done(plan, start_ray, console)
+                with served_to(plan, study.serve, plans):
+                    plan = _done(plan, start_ray, console)
             plans[name] = plan
     return plans
+
+
+def check_erasures(out: UPath) -> None:
+    """Raise `BusyError` where an erasure was interrupted: what it has not yet erased would be used again."""
+    if out.exists() and list(out.glob(f"{ERASING}*")):
+        fix = "Finish it: run the same `idia erase` once more."
+        raise BusyError("people are being erased, and that was interrupted", str(out), fix)
 
 
 def check_stage_names(study: Study, only: Sequence[str]) -> None:
@@ -82,7 +91,7 @@ def check_retries(study: Study, configs: Mapping[str, StageConfig], only: Sequen
 
 
 def _done(plan: PlannedStage, start_ray: Callable[[float], None], console: Console) -> PlannedStage:
-    name = plan.stage.name
+    name = plan.name
     if plan.state is State.WAITS:
         upstream = plan.why.removeprefix("for ")
         raise MissingInputError(f"stage '{upstream}' is not done", f"stage {name}", f"Run '{upstream}' first.")
@@ -131,7 +140,7 @@ def _clear(plan: PlannedStage) -> None:
 
 def make_room(plan: PlannedStage, console: Console) -> bool:
     """Keep aside what another fingerprint left in the folder; True where earlier output of this one came back."""
-    folder, name = plan.folder, plan.stage.name
+    folder, name = plan.folder, plan.name
     if plan.state is State.CHANGED:
         aside = _kept(plan, str(present_fingerprint(folder)))
         remove_tree(aside)
@@ -154,7 +163,7 @@ def _holds_files(folder: UPath) -> bool:
 
 
 def _kept(plan: PlannedStage, fingerprint: str) -> UPath:
-    return plan.folder.parent / KEPT / f"{plan.stage.name}-{fingerprint[:KEPT_DIGITS]}"
+    return plan.folder.parent / KEPT / f"{plan.name}-{fingerprint[:KEPT_DIGITS]}"
 
 
 def describe(manifest: Manifest) -> str:

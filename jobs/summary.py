@@ -8,7 +8,9 @@ from rich.table import Table
 
 from idia_core.statistics import Reason
 from jobs.findings import print_findings, say
+from jobs.funnel import print_funnel
 from jobs.plan import PlannedStage, State
+from pipelines.pair_candidates import members_of
 
 HINTS = {
     Reason.TOO_FEW_OTHERS: "Too few other people to compare with: give pictures of at least 200 with --panel.",
@@ -18,8 +20,10 @@ PAGES = {"report": ("Report", "report.html"), "evidence": ("Evidence", "index.ht
 
 
 def print_summary(plans: Mapping[str, PlannedStage], console: Console) -> None:
-    """Print the rates at the most attack pictures, or an audit's findings, and where the pages are, as far as made."""
-    done = {name: plan for name, plan in plans.items() if plan.state is State.DONE}
+    """Print the funnel of pairs, the rates at the most attack pictures or an audit's findings, and where pages are."""
+    done = {plan.stage.name: plan for plan in plans.values() if plan.state is State.DONE}  # of a stage's, the last one
+    if pairs := done.get("pairs"):
+        print_funnel(pairs.context().table("funnel"), members_of(pairs.context()), console)
     if evaluate := done.get("evaluate"):
         console.print(_rates(evaluate))
     if "evidence" in done and (judge := done.get("judge")):

@@ -23,6 +23,7 @@ from idia_core.picture_stream import PictureStream
 from idia_core.presence import AGREEMENT, CANDIDATES
 from idia_core.zeroshot import build_classifier
 from pipelines.faces_config import FacesConfig
+from pipelines.given_model import given_model
 from pipelines.rows_of_people import blocks_of, rows_of
 from pipelines.stage import Phase, Split, SplitWriter, StageContext
 
@@ -60,7 +61,7 @@ class _Finder:
     def __init__(self, context: StageContext) -> None:
         config: FacesConfig = context.config
         self._context, self._config = context, config
-        reference = ModelReference.parse(str(config.model))
+        reference = given_model(context)
         check_model(context, reference)
         self._model = ClipModel(reference, config.device, config.batch_size)
         self._embeddings = open_numbered(context.inputs["embeddings"].files)

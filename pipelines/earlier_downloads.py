@@ -1,4 +1,4 @@
-"""What earlier runs of `download` have of URLs, so that nothing is fetched twice."""
+"""What earlier runs of a stage that fetches have of URLs, so that nothing is fetched twice."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from idia_core.base_samples import Picture
-from idia_core.base_tars import read_tar
+from idia_core.base_tars import tar_pictures
 from idia_core.download import LEDGER
 from idia_core.fetch_status import FetchStatus, may_change
 from idia_core.manifest import Receipt, missing_files, read_receipts
@@ -25,12 +25,12 @@ NOTHING = pl.DataFrame(LEDGER.empty_table()).with_columns(attempt=pl.lit(0, pl.I
 class Earlier:
     """The outcomes of earlier runs that this one need not look for again."""
 
-    def __init__(self, folders: Sequence[UPath], settings: str, attempt: int) -> None:
-        self._settings, self._attempt = settings, attempt
+    def __init__(self, folders: Sequence[UPath], settings: str, attempt: int, ledger: str) -> None:
+        self._settings, self._attempt, self._ledger = settings, attempt, ledger
         parts = [part for folder in folders for part in self._parts(folder)]
         rows = pl.concat([NOTHING, *parts])
         self._rows = rows.sort(pl.col("status") != FetchStatus.OK, -pl.col("attempt"), maintain_order=True)
-        self._pictures = lru_cache(TARS_AT_ONCE)(_pictures)
+        self._pictures = lru_cache(TARS_AT_ONCE)(tar_pictures)
 
     def of(self, wanted: pl.DataFrame) -> dict[str, dict[str, Any]]:
         """By URL, what is known of some of those that are wanted (url, sha256): a row of the ledger, and its `tar`.
@@ -58,15 +58,10 @@ class Earlier:
     def _settled(self, folder: UPath, receipt: Receipt) -> pl.DataFrame:
         paths = {file.table: folder / file.path for file in receipt.files}
         attempt = int(receipt.facts[ATTEMPT][0])
-        ledger = pl.DataFrame(pq.read_table(paths["ledger"].path, filesystem=paths["ledger"].fs))
+        ledger = pl.DataFrame(pq.read_table(paths[self._ledger].path, filesystem=folder.fs))
         if attempt < self._attempt:
             ends = zip(ledger["status"], ledger["http_status"], strict=True)
             ledger = ledger.filter(
                 pl.Series([not may_change(FetchStatus(end), code) for end, code in ends], dtype=pl.Boolean)
             )
         return ledger.with_columns(attempt=pl.lit(attempt, pl.Int64), tar=pl.lit(str(paths["tars"])))
-
-
-def _pictures(tar: str) -> dict[str, Picture]:
-    """The pictures of a tar; a local one is mapped, not read."""
-    return {sample.key: sample.picture for sample in read_tar({"url": tar}).samples if sample.picture is not None}

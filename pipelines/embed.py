@@ -13,15 +13,16 @@ import pyarrow.parquet as pq
 
 from idia_core.base_inputs import BasePart, Kind, base_files, read_split
 from idia_core.base_samples import BaseSample
-from idia_core.embeddings import ABOUT, FAILURES, METADATA, open_embeddings, write_embeddings
+from idia_core.base_urls import urls_of
+from idia_core.embeddings import ABOUT, FAILURES, METADATA, URL, open_embeddings, write_embeddings
 from idia_core.errors import InvalidInputError
 from idia_core.manifest import read_receipts
-from idia_core.model_reference import ModelReference, named_files
 from idia_core.models import ClipModel, weights_sha256
 from idia_core.picture_stream import PictureStream, Source
 from idia_core.sample_status import SampleStatus
 from pipelines.base_reading import BACKGROUND, BaseConfig, splits_of
 from pipelines.failures import check_failures, note_damage
+from pipelines.given_model import WEIGHTS, given_model, model_files
 from pipelines.stage import Phase, Split, SplitWriter, Stage, StageContext, once
 from pipelines.tested_models import TestedModelsConfig
 
@@ -30,7 +31,7 @@ class EmbedConfig(BaseConfig, TestedModelsConfig):
     """Settings of `embed`."""
 
     model: str
-    """The CLIP model, as `idia audit --model` has it."""
+    """The CLIP model, as `idia audit --model` has it; its architecture where the input `weights` has the rest."""
     texts: bool = False
     """Embed the captions too."""
 
@@ -50,7 +51,7 @@ class _Embedder:
     def __init__(self, context: StageContext) -> None:
         config: EmbedConfig = context.config
         self._config, self._threads = config, max(1, int(config.resources.cpus))
-        self._model = ClipModel(ModelReference.parse(config.model), config.device, config.batch_size)
+        self._model = ClipModel(given_model(context), config.device, config.batch_size)
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
         part = read_split(split)
@@ -112,7 +113,8 @@ def _metadata(pairs: Sequence[_Pair], split: Split, part: int) -> pa.Table:
         "part": [part] * len(pairs),
         "row": [pair.row for pair in pairs],
     }
-    return pa.table(columns, METADATA)
+    table, urls = pa.table(columns, METADATA), urls_of(split)
+    return table if urls is None else table.append_column(URL, [[urls.get(pair.key) for pair in pairs]])
 
 
 def _write(out: SplitWriter, table: str, embeddings_ND: npt.NDArray[np.floating[Any]]) -> None:
@@ -133,7 +135,7 @@ class _Summer:
         if not sum(part.rows or 0 for part in parts):
             what, where = "there is no pair that could be embedded", context.inputs["background"].source
             raise InvalidInputError(what, where, "The table `failures` says what became of each.")
-        reference = ModelReference.parse(config.model)
+        reference = given_model(context)
         about = {
             "model": str(reference),
             "sha256": weights_sha256(reference),
@@ -144,17 +146,15 @@ class _Summer:
 
 
 def _named_files(config: EmbedConfig) -> Mapping[str, str]:
-    return named_files("model", config.model)
+    return model_files(config.inputs, config.model)
 
 
 STAGE = Stage(
     name="embed",
-    version=1,
+    version=2,
     summary="embed base pairs with a CLIP model",
     config=EmbedConfig,
-    inputs={
-        "background": BACKGROUND,
-    },
+    inputs={"background": BACKGROUND, "weights": WEIGHTS},
     phases=(Phase("embed", splits_of, _Embedder), Phase("sum", once, _Summer)),
     tables=("img_emb", "text_emb", "metadata", "failures", "about"),
     named_files=_named_files,

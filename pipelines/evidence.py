@@ -94,7 +94,7 @@ class _Source:
                 Favourite(**row) for row in inputs["favourites"].read(*Favourite.model_fields).to_pylist()
             ),
             panel=(),
-            stages=tuple(map(_stage_record, self._manifests())),
+            stages=tuple(_stage_record(name, manifest) for name, manifest in self._manifests().items()),
             provenance=_provenance(judged.provenance),
             votes=(),
             panel_votes=(),
@@ -110,11 +110,11 @@ class _Source:
             return manifest
         raise MissingInputError("no manifest beside the table", f"stage evidence, {field}", "Give a stage's own table.")
 
-    def _manifests(self) -> list[Manifest]:
+    def _manifests(self) -> dict[str, Manifest]:
         out, found = self.context.folder.parent, dict[str, Manifest]()
         for source in self.context.inputs.values():
             collect_seals(out, source.source, found)
-        return list(found.values())
+        return found
 
     def shown(self, audit: AuditFile) -> AuditFile:
         """The audit as it may be shown."""
@@ -207,9 +207,9 @@ class _AuditWriter:
         out.write(f"page/{DATA}", to_json(audit).encode())
 
 
-def _stage_record(manifest: Manifest) -> StageRecord:
+def _stage_record(name: str, manifest: Manifest) -> StageRecord:
     return StageRecord(
-        stage=manifest.stage,
+        stage=name,
         version=manifest.version,
         fingerprint=manifest.fingerprint,
         inputs={name: record.digest for name, record in manifest.inputs.items()},

@@ -9,17 +9,16 @@ import pyarrow as pa
 
 from idia_core.base_inputs import base_files, read_split
 from idia_core.base_samples import BaseSample
-from idia_core.face_detection import make_detector
-from idia_core.face_search import FaceSearch, Looked, NamedFace
+from idia_core.face_search import Looked, NamedFace
 from idia_core.images import encode_thumbnail
-from idia_core.model_reference import named_files
 from idia_core.presence import CANDIDATES, CROPS, FACES
-from idia_core.recognition import load_recogniser
 from idia_core.sample_status import SampleStatus
 from pipelines.base_reading import BACKGROUND, splits_of
 from pipelines.candidates import FIND_PHASE
+from pipelines.face_looking import detector_files, face_search, recogniser_input
 from pipelines.faces_config import FacesConfig
 from pipelines.failures import check_failures, note_damage
+from pipelines.given_model import WEIGHTS, model_files
 from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext, once
 
 LOOKED = pa.schema(
@@ -85,11 +84,7 @@ class _Looker:
     def __init__(self, context: StageContext) -> None:
         config: FacesConfig = context.config
         self._config = config
-        detector = make_detector(config.detector, config.device)
-        recogniser = load_recogniser(context.inputs["recogniser"].root, config.device)
-        threads = max(1, int(config.resources.cpus))
-        self._search = FaceSearch(detector, recogniser, threads, config.detected_at_a_time)
-        self._detector = detector.name
+        self._search = face_search(context)
         self._wanted = _Wanted(_candidates(context), config.crops_per_person)
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
@@ -125,7 +120,7 @@ class _Looker:
         return {
             "face": number,
             **box._asdict(),
-            "detector": self._detector,
+            "detector": self._config.detector.kind,
             "detector_score": found.face.score,
             "identity": named.identity,
             "identity_score": named.score,
@@ -168,9 +163,7 @@ class _Checker:
 
 
 def _named_files(config: FacesConfig) -> Mapping[str, str]:
-    return named_files("model", config.model) | (
-        {"yunet_model": config.detector.yunet_model} if config.detector.yunet_model else {}
-    )
+    return {**model_files(config.inputs, config.model), **detector_files(config)}
 
 
 STAGE = Stage(
@@ -182,14 +175,13 @@ STAGE = Stage(
         "background": BACKGROUND,
         "identities": Input("people (identity, name)"),
         "pictures": Input("their pictures (identity, picture, status, image)"),
-        "recogniser": Input(
-            "what the stage recogniser wrote", patterns=("recogniser.json", "weights.pt", "gallery.parquet")
-        ),
+        "recogniser": recogniser_input(),
         "index": Input(
             "the base's index, of mode retrieved", patterns=("*/*.index", "*/metadata/*.parquet"), optional=True
         ),
         "embeddings": Input("the base's embeddings, of mode retrieved", patterns=("*.npy",), optional=True),
         "embedded_by": Input("the model that made them (model, sha256)", optional=True),
+        "weights": WEIGHTS,
     },
     phases=(FIND_PHASE, Phase("look", _splits, _Looker), Phase("check", once, _Checker)),
     tables=("candidates", "agreement", "looked", "faces", "crops"),

@@ -4,13 +4,13 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from idia_core.face_detection import DetectorConfig
 from idia_core.zeroshot import SLOT
 from pipelines.base_reading import BaseConfig
+from pipelines.face_looking import FaceLookingConfig
 from pipelines.tested_models import TestedModelsConfig
 
 
-class FacesConfig(BaseConfig, TestedModelsConfig):
+class FacesConfig(BaseConfig, FaceLookingConfig, TestedModelsConfig):
     """Settings of `faces`."""
 
     mode: Literal["retrieved", "full"] = "retrieved"
@@ -24,10 +24,6 @@ class FacesConfig(BaseConfig, TestedModelsConfig):
     """`retrieved`: the lists of an IVF index that a query looks into; the index's own number when not given."""
     templates: tuple[str, ...] = ("an image of {}",)
     """`retrieved`: the prompts by which CLIP is asked who is on a picture; their embeddings are averaged."""
-    detector: DetectorConfig = DetectorConfig()
-    """What finds faces."""
-    detected_at_a_time: int = Field(default=16, ge=1)
-    """Pictures that the detector is given together."""
     crops_per_person: int = Field(default=40, ge=0)
     """Pictures of each person's nearest of which the faces are kept, for people to look at; of `full`, hits of each in
     a split."""

@@ -11,7 +11,10 @@ from pipelines import (
     index,
     judge,
     models,
+    own_pairs,
+    pairs,
     people,
+    portraits,
     presence,
     recogniser,
     report,
@@ -28,10 +31,10 @@ from pipelines import (
 from pipelines.stage import Stage
 
 ALL: tuple[Stage, ...] = (
-    *(people.STAGE, people.PANEL, models.STAGE),
+    *(portraits.STAGE, people.STAGE, people.PANEL, models.STAGE),
     *(world.STAGE, scan.STAGE),
     *(embed.STAGE, index.STAGE, recogniser.STAGE, faces.STAGE, presence.STAGE),
-    *(select.STAGE, retrieve.STAGE, download.STAGE, shards.STAGE),
+    *(select.STAGE, retrieve.STAGE, download.STAGE, pairs.STAGE, own_pairs.STAGE, shards.STAGE),
     *(verify.STAGE, train.STAGE, zeroshot.STAGE, retrieval_rank.STAGE),
     *(attack.STAGE, judge.STAGE, evidence.STAGE, evaluate.STAGE, figures.STAGE, report.STAGE),
 )

@@ -10,6 +10,7 @@ from idia_core.config import StageConfig
 from idia_core.images import decode_picture, encode_thumbnail
 from idia_core.leakage import LEAKAGE
 from idia_core.manifest import Manifest, read_manifest
+from idia_core.pair_funnel import FUNNEL
 from idia_core.report import Leakage, ModelInfo, PersonCard, ReportData, StageInfo, render_report
 from idia_core.report_training import RETRIEVAL_RANK, RUNS, ZEROSHOT
 from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext, once
@@ -31,6 +32,7 @@ OPTIONAL = {
     "runs": RUNS,
     "zeroshot": ZEROSHOT,
     "retrieval_rank": RETRIEVAL_RANK,
+    "funnel": tuple(FUNNEL.names),
 }
 APART = (
     "Attack pictures were set apart when each person's pictures were dealt out, and no training pair was made from "
@@ -59,7 +61,7 @@ class _Writer:
     def _data(self) -> ReportData:
         inputs, config = self._context.inputs, self._context.config
         manifests = self._manifests()
-        attack = next(m for m in manifests if m.stage == "attack")
+        attack = next(m for m in manifests.values() if m.stage == "attack")
         models = inputs["models"].read_as(MODELS).to_pylist()
         return ReportData(
             study=self._context.folder.parent.name,
@@ -76,7 +78,7 @@ class _Writer:
             templates=len(attack.config["templates"]),
             candidates=int(attack.config["candidates"]),
             leakage=self._leakage(),
-            stages=[_stage_info(manifest) for manifest in manifests],
+            stages=[_stage_info(name, manifest) for name, manifest in manifests.items()],
             provenance=_provenance(attack),
             **{field: inputs[field].read(*columns) if field in inputs else None for field, columns in OPTIONAL.items()},
         )
@@ -99,12 +101,12 @@ class _Writer:
         counts = {name: count for name, count in row.items() if count is not None}
         return Leakage(counts, APART)
 
-    def _manifests(self) -> list[Manifest]:
-        """The seals of every stage that this page rests on, each after those it was made from."""
+    def _manifests(self) -> dict[str, Manifest]:
+        """The seals of every stage that this page rests on by its name, each after those it was made from."""
         out, found = self._context.folder.parent, dict[str, Manifest]()
         for source in self._context.inputs.values():
             collect_seals(out, source.source, found)
-        return list(found.values())
+        return found
 
 
 def collect_seals(out: UPath, source: str, found: dict[str, Manifest]) -> None:
@@ -117,10 +119,10 @@ def collect_seals(out: UPath, source: str, found: dict[str, Manifest]) -> None:
         found.setdefault(stage, manifest)
 
 
-def _stage_info(manifest: Manifest) -> StageInfo:
+def _stage_info(name: str, manifest: Manifest) -> StageInfo:
     counts = manifest.counts
     return StageInfo(
-        name=manifest.stage,
+        name=name,
         version=str(manifest.version),
         fingerprint=manifest.fingerprint,
         seconds=manifest.provenance.seconds,
@@ -160,6 +162,7 @@ STAGE = Stage(
         "runs": Input("attempts of the trainings (model, attempt, first_epoch, last_epoch, reason)", optional=True),
         "zeroshot": Input("zero-shot results (model, pictures, failed, top1, top5)", optional=True),
         "retrieval_rank": Input("retrieval results (model, pairs, failed, rank1, rank5)", optional=True),
+        "funnel": Input("what was left of each person's pairs at each step, as pairs writes it", optional=True),
     },
     phases=(Phase("page", once, _Writer),),
     tables=("page",),

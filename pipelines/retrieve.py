@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from idia_core.identities import attackable
-from idia_core.model_reference import named_files
 from idia_core.retrieval import CANDIDATE_PAIRS, NO_URL, RETRIEVABLE, RETRIEVED, CandidateStatus, Found, retrieve_person
 from idia_core.retrieval_index import PATTERNS
+from pipelines.given_model import WEIGHTS, model_files
 from pipelines.retrieve_config import RetrieveConfig
 from pipelines.retrieve_index import INDEX_PHASES, searched_index
 from pipelines.retrieve_queries import (
@@ -105,7 +105,7 @@ def _preview(context: StageContext) -> Preview:
 
 
 def _named_files(config: RetrieveConfig) -> Mapping[str, str]:
-    return named_files("model", config.model)
+    return model_files(config.inputs, config.model)
 
 
 STAGE = Stage(
@@ -119,6 +119,7 @@ STAGE = Stage(
         "selection": Input("who is looked for (identity, role); everybody without it", optional=True),
         "index": Input("the base's index: image.index and metadata, or folders of them", PATTERNS, optional=True),
         "embedded_by": Input("the model that embedded the base (model, sha256)", optional=True),
+        "weights": WEIGHTS,
     },
     phases=(
         EMBED_PHASE,

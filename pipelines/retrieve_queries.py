@@ -17,7 +17,6 @@ from idia_core.identities import IDENTITIES, Role, attackable
 from idia_core.images import decode_picture, training_encoding
 from idia_core.index_metadata import IndexMetadata
 from idia_core.manifest import WORK
-from idia_core.model_reference import ModelReference
 from idia_core.models import ClipModel
 from idia_core.picture_stream import PictureStream
 from idia_core.retrieval import Query
@@ -25,6 +24,7 @@ from idia_core.retrieval_index import index_folders
 from idia_core.storage import write_whole
 from idia_core.zeroshot import SLOT
 from pipelines.candidates import check_model
+from pipelines.given_model import given_model
 from pipelines.retrieve_config import RetrieveConfig
 from pipelines.rows_of_people import blocks_of, rows_of
 from pipelines.stage import Phase, Split, SplitWriter, StageContext, read_parquet
@@ -129,7 +129,7 @@ class _Embedder:
         self._looked_for = looked_for(context)
         self._model: ClipModel | None = None
         if config.embeds:
-            reference = ModelReference.parse(str(config.model))
+            reference = given_model(context)
             if "embedded_by" in context.inputs:
                 check_model(context, reference)
             self._model = ClipModel(reference, config.device, config.batch_size)

@@ -26,13 +26,18 @@ MODELS = pa.schema(
 ABOUT = ("model", "architecture", "images_per_member")
 
 
-class TestedModelsConfig(StageConfig):
+class DeviceConfig(StageConfig):
+    """Where models are run."""
+
+    device: str = Field(default="cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$")
+    """Where the models run: cpu, cuda, cuda:1."""
+
+
+class TestedModelsConfig(DeviceConfig):
     """How models are run."""
 
     __test__ = False  # no test, whatever its name begins with
 
-    device: str = Field(default="cpu", pattern=r"^(cpu|mps|cuda(:\d+)?)$")
-    """Where the models run: cpu, cuda, cuda:1."""
     batch_size: int | None = Field(default=None, ge=1)
     """Pictures that a model encodes at a time, 8 on a CPU and 256 on a GPU when not given; decides the last bits."""
 

@@ -3,18 +3,31 @@
 from collections.abc import Iterable
 
 import pyarrow as pa
-from pydantic import Field
 
-from idia_core.config import SeededConfig
-from idia_core.drawing import Person, draw_background, draw_face, encode_jpeg, invent_people
+from idia_core.drawing import Person, draw_background, encode_jpeg
 from idia_core.drawing.scenery import SETTINGS
-from idia_core.identities import IDENTITIES, PAIRS, PICTURES
-from idia_core.synthetic import anonymous_caption, invent_identities, pair_caption, plant_captions
+from idia_core.drawn_model import random_weights
+from idia_core.identities import PAIRS, PICTURES
+from idia_core.synthetic import anonymous_caption, pair_caption, plant_captions
 from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext, once
+from pipelines.world_config import (
+    ATTACK,
+    BACKGROUND,
+    LABELLED,
+    PAIRS_PER_SPLIT,
+    PEOPLE_PER_SPLIT,
+    PLANTED,
+    TRAINING,
+    VALIDATION,
+    WorldConfig,
+    drawn,
+    everybody,
+    identities,
+)
+from pipelines.world_web import WEB_PHASE
 
-PEOPLE_PER_SPLIT, PAIRS_PER_SPLIT = 3, 100
-TRAINING, ATTACK, BACKGROUND, VALIDATION, PLANTED = range(5)
-"""First word of a picture's seed after the world's own: what the picture is for."""
+CENTRED_ON = 64
+"""Pictures, or a few more, of which the mean is taken to be nothing by a model with random weights."""
 APPEARANCES = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),  # of the background
@@ -23,47 +36,14 @@ APPEARANCES = pa.schema(
     ]
 )
 """Who is on the background's pictures of people."""
-LABELLED = pa.schema([*PAIRS, pa.field("label", pa.int64(), nullable=False)])
+VALIDATED = pa.schema([*PAIRS, pa.field("label", pa.int64(), nullable=False)])
 CLASSES = pa.schema([pa.field("label", pa.int64(), nullable=False), pa.field("name", pa.string(), nullable=False)])
 """A picture without people belongs to the class of its setting, `by the sea` for one."""
-
-
-class WorldConfig(SeededConfig):
-    """Settings of `world`."""
-
-    people: int = Field(default=0, ge=0)
-    """People to draw; 0 when `identities` are given."""
-    training_pictures: int = Field(default=25, ge=0)
-    """Pairs drawn for each person."""
-    attack_pictures: int = Field(default=15, ge=0)
-    """Other pictures drawn for each person."""
-    background_pairs: int = Field(default=1000, ge=0)
-    """Pairs without people."""
-    validation_pairs: int = Field(default=0, ge=0)
-    """Other pairs without people, labelled with their setting, to test models on."""
-    planted_pictures: int = Field(default=0, ge=0)
-    """Other pictures of the last person in the background, under captions without a name; the first has none, and those
-    between have ever more of them. `appearances` tells which they are."""
-    strangers: int = Field(default=0, ge=0)
-    """Other people in the background, with as many pictures each as the last person."""
-    caption_rows: int = Field(default=200_000, ge=0)
-    """Rows of the caption collection in which the names are planted."""
-
-
-def identities(context: StageContext) -> pa.Table:
-    """The people of the world: those given, or invented ones."""
-    if "identities" in context.inputs:
-        return context.inputs["identities"].read(*IDENTITIES.names)
-    return invent_identities(context.config.people, context.config.seed).cast(IDENTITIES)
 
 
 def _people(context: StageContext) -> Iterable[Split]:
     for start in range(0, context.config.people, PEOPLE_PER_SPLIT):
         yield {"start": start, "stop": min(start + PEOPLE_PER_SPLIT, context.config.people)}
-
-
-def _drawn(person: Person, *seed: int) -> bytes:
-    return encode_jpeg(draw_face(person, seed))
 
 
 class _Portraitist:
@@ -73,20 +53,22 @@ class _Portraitist:
         self._config: WorldConfig = context.config
         self._seed = int(self._config.seed or 0)
         self._identities = identities(context).to_pylist()
-        sexes = [identity["sex"] for identity in self._identities]
-        self._people = invent_people(self._config.people, self._seed, sexes)
+        self._people = everybody(context, strangers=0)
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
         places = range(split["start"], split["stop"])
         pairs = [self._pair(place, i) for place in places for i in range(self._config.training_pictures)]
-        pictures = [self._picture(place, i) for place in places for i in range(self._config.attack_pictures)]
+        pictures = [self._picture(ATTACK, place, i) for place in places for i in range(self._config.attack_pictures)]
+        faces = [self._picture(LABELLED, place, i) for place in places for i in range(self._config.labelled_pictures)]
         out.table("pairs", pa.Table.from_pylist(pairs, PAIRS))
         out.table("pictures", pa.Table.from_pylist(pictures, PICTURES))
-        drawn = len(pairs) + len(pictures)
-        out.count(rows_in=drawn, rows_kept=drawn)
+        if faces:
+            out.table("faces", pa.Table.from_pylist(faces, PICTURES))
+        total = len(pairs) + len(pictures) + len(faces)
+        out.count(rows_in=total, rows_kept=total)
 
     def _draw(self, person: Person, *seed: int) -> bytes:
-        return _drawn(person, self._seed, *seed)
+        return drawn(person, self._seed, *seed)
 
     def _pair(self, place: int, i: int) -> dict[str, object]:
         identity = self._identities[place]
@@ -98,8 +80,8 @@ class _Portraitist:
             "image": self._draw(self._people[place], *seed),
         }
 
-    def _picture(self, place: int, i: int) -> dict[str, object]:
-        image = self._draw(self._people[place], ATTACK, place, i)
+    def _picture(self, purpose: int, place: int, i: int) -> dict[str, object]:
+        image = self._draw(self._people[place], purpose, place, i)
         identity = self._identities[place]["identity"]
         return {"identity": identity, "picture": f"{i:05d}.jpg", "status": "ok", "image": image}
 
@@ -153,7 +135,7 @@ class _Planter:
         self._identities = identities(context).to_pylist()
         strangers = self._config.strangers
         self._sexes = [*(identity["sex"] for identity in self._identities), *("FM"[i % 2] for i in range(strangers))]
-        self._people = invent_people(self._config.people + strangers, self._seed, self._sexes)
+        self._people = everybody(context, strangers)
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
         places = [(place, i) for place in range(split["start"], split["stop"]) for i in range(self._times(place))]
@@ -171,7 +153,7 @@ class _Planter:
     def _pair(self, place: int, i: int) -> dict[str, object]:
         seed = (self._seed, PLANTED, place, i)
         caption = anonymous_caption(self._sexes[place], seed)
-        return {"key": _key(place, i), "caption": caption, "image": _drawn(self._people[place], *seed)}
+        return {"key": _key(place, i), "caption": caption, "image": drawn(self._people[place], *seed)}
 
 
 def _key(place: int, i: int) -> str:
@@ -184,7 +166,7 @@ class _Examiner(_Painter):
     def __call__(self, split: Split, out: SplitWriter) -> None:
         rows = self._draw(split, VALIDATION, "validation")
         labelled = [row | {"label": _label(str(row["caption"]))} for row in rows]
-        out.table("validation", pa.Table.from_pylist(labelled, LABELLED))
+        out.table("validation", pa.Table.from_pylist(labelled, VALIDATED))
         out.count(rows_in=len(rows), rows_kept=len(rows))
 
 
@@ -211,6 +193,24 @@ class _Writer:
         out.count(rows_in=captions.num_rows, rows_kept=captions.num_rows)
 
 
+def _model(context: StageContext) -> Iterable[Split]:
+    return once(context) if context.config.model else []
+
+
+class _Modeller:
+    """Writes a model with random weights, centred on pictures of the background and of the web."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        config: WorldConfig = self._context.config
+        tables = ("background", "web") if config.web else ("background",)
+        images = [image for table in tables for image in self._context.table(table)["image"].to_pylist()]
+        step = max(1, len(images) // CENTRED_ON)
+        out.write("model/weights.pt", random_weights(int(config.seed or 0), images[::step]))
+
+
 STAGE = Stage(
     name="world",
     version=1,
@@ -223,9 +223,11 @@ STAGE = Stage(
         Phase("text", once, _Writer),
         Phase("validation", _validation, _Examiner),
         Phase("planted", _planted, _Planter),
+        WEB_PHASE,
+        Phase("model", _model, _Modeller),
     ),
     tables=(
-        *("identities", "pictures", "pairs", "background", "appearances"),
-        *("captions", "planted", "validation", "classes"),
+        *("identities", "pictures", "pairs", "background", "appearances", "faces"),
+        *("captions", "planted", "validation", "classes", "web", "site", "links", "model"),
     ),
 )

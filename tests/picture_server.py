@@ -27,7 +27,10 @@ def picture(number: int) -> bytes:
 
 
 class PictureServer(ThreadingHTTPServer):
-    """Answers `/KIND/NUMBER.jpg`; `asked` counts the requests of each path, and after `stops_after` it stops."""
+    """Answers `/KIND/NUMBER.jpg`, and with `files` by their paths.
+
+    `asked` counts the requests of each path, and after `stops_after` it stops.
+    """
 
     daemon_threads = True
     request_queue_size = 512
@@ -37,6 +40,7 @@ class PictureServer(ThreadingHTTPServer):
         self.latency_seconds, self.stops_after = latency_seconds, 1 << 60
         self.asked, self.lock = Counter[str](), threading.Lock()
         self.sent_bytes = 0
+        self.files = dict[str, bytes]()
 
     @property
     def place(self) -> str:
@@ -71,6 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Behave as the path says."""
         before = self.server.note(self.path)
         time.sleep(self.server.latency_seconds)
+        if self.path in self.server.files:
+            self.answer(self.server.files[self.path])
+            return
         kind, _, rest = self.path.strip("/").partition("/")
         KINDS[kind][0](self, int(rest.partition(".")[0]), before)
 

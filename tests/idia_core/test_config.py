@@ -71,7 +71,7 @@ def test_merge_keys_work(path: Path) -> None:
         ("just words", "a study is a mapping with name, out and stages (study.yaml)."),
         (f"{STUDY}sede: 1\n", "unknown field 'sede' (study study.yaml). Did you mean 'seed'?"),
         ("nme: x\nout: y\nstages: {}", "unknown field 'nme' (study study.yaml). Did you mean 'name'?"),
-        (f"{STUDY}zzz: 1\n", "unknown field 'zzz' (study study.yaml). Known are: name, out, seed, stages."),
+        (f"{STUDY}zzz: 1\n", "unknown field 'zzz' (study study.yaml). Known are: name, out, seed, stages, serve."),
         ("name: x\nstages: {}", "field 'out' is missing (study study.yaml). Add it."),
         (f"{STUDY}name: again\n", "'name' is given twice (study.yaml, mapping at line 1). Keep one."),
         (

@@ -15,9 +15,9 @@ from idia_core.wanted_urls import WANTED_URLS, WantedUrls, read_wanted
 HASH = "ab" * 32
 
 
-def read(*files: Path) -> WantedUrls:
+def read(*files: Path, people: set[str] | None = None) -> WantedUrls:
     """The URLs of those files."""
-    return read_wanted([UPath(file) for file in files])
+    return read_wanted([UPath(file) for file in files], people)
 
 
 def write(file: Path, content: str) -> Path:
@@ -49,6 +49,20 @@ def test_candidates_that_are_kept_are_wanted_once(tmp_path: Path) -> None:
         {"number": 1, "url": "http://a.example/", "caption": "at http://a.example/", "sha256": None},
     ]
     assert found.counts == {"rows_in": 5, "not_kept": 1, "no_url": 0, "duplicate_url": 2}
+
+
+def test_candidates_of_some_people_alone_are_wanted(tmp_path: Path) -> None:
+    """A URL that is also somebody else's is fetched for them; a list that tells nobody's names has none for anybody."""
+    rows = [candidate(f"http://{url}.example/", identity=who) for who, url in ("Aa", "Bb", "Ba", "Cc")]
+    rows.append(candidate("http://d.example/", "spare", identity="B"))
+    pq.write_table(pa.Table.from_pylist(rows, CANDIDATE_PAIRS), tmp_path / "a.parquet")
+    found = read(tmp_path / "a.parquet", people={"B", "Z"})
+    assert found.table["url"].to_pylist() == ["http://b.example/", "http://a.example/"]
+    assert found.counts == {"rows_in": 5, "not_kept": 1, "not_selected": 2, "no_url": 0, "duplicate_url": 0}
+    with pytest.raises(InvalidInputError, match=r"no URL to fetch among 5 rows.*an identity that is selected"):
+        read(tmp_path / "a.parquet", people={"Z"})
+    with pytest.raises(InvalidInputError, match="no URL to fetch"):
+        read(write(tmp_path / "b.csv", "url\nhttp://a.example/\n"), people={"B"})
 
 
 def test_lists_of_ones_own_need_no_more_than_urls(tmp_path: Path) -> None:
