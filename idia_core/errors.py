@@ -77,3 +77,7 @@ class TrainingError(IdiaError):
 
 class BudgetError(IdiaError):
     """A black box may not be asked any more questions."""
+
+
+class ClusterError(IdiaError):
+    """A cluster cannot be reached, or refuses what it is asked for."""

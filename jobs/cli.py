@@ -2,16 +2,16 @@
 
 import json
 import sys
-from importlib import resources
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from upath import UPath
 
-from idia_core.config import Study, load_study
+from idia_core.config import Study
 from idia_core.errors import IdiaError, UsageError
 from idia_core.storage import as_path
+from jobs import cluster_files, options, outputs, remote
+from jobs.doctor import doctor
 
 TOLERANT, TOLERATED = ("scan", "shards"), "tolerate_failed_inputs"
 """The stages that may go on without some of their input files, and the field of their configs that lets them."""
@@ -24,23 +24,6 @@ app = typer.Typer(
     help="Was this person's face and name in the data a vision-language model was trained on?",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. What is done stays: run again to go on.",
 )
-StudyFile = Annotated[
-    str, typer.Argument(metavar="STUDY.yaml", help="A study: path, URL, or one of idia's own by name.")
-]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Change a field; may be repeated.")
-]
-Address = Annotated[str | None, typer.Option(help="A running Ray cluster; Ray is started here when not given.")]
-Tolerate = Annotated[
-    int | None,
-    typer.Option(
-        "--tolerate-failed-inputs",
-        metavar="N",
-        min=0,
-        help="Let `scan` and `shards` go on without up to N unreadable files.",
-    ),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and why; run nothing.")]
 
 
 @app.command(
@@ -51,28 +34,22 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run, and
     "idia run cc3m.yaml train --launcher slurm --sbatch=--partition=gpu --submit"
 )
 def run(
-    study: StudyFile,
+    study: options.StudyFile,
     stages: Annotated[list[str] | None, typer.Argument(help="Only these stages.")] = None,
-    settings: Settings = None,
-    tolerate: Tolerate = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Let `download` fetch again what failed and may have changed.")
-    ] = False,
-    dry_run: DryRun = False,
-    address: Address = None,
-    launcher: Annotated[
-        Literal["ray", "slurm"], typer.Option(help="What trains: Ray, or Slurm by a script for each run of `train`.")
-    ] = "ray",
-    submit: Annotated[bool, typer.Option("--submit", help="Submit Slurm's scripts rather than print them.")] = False,
-    sbatch: Annotated[
-        list[str] | None, typer.Option(metavar="OPTION", help="One more option of sbatch; may be repeated.")
-    ] = None,
+    settings: options.Settings = None,
+    tolerate: options.Tolerate = None,
+    retry_failed: options.RetryFailed = False,
+    dry_run: options.DryRun = False,
+    address: options.Address = None,
+    launcher: options.Launcher = "ray",
+    submit: options.Submit = False,
+    sbatch: options.Sbatch = None,
 ) -> None:
     """Run the stages of a study that are not done yet."""
-    loaded = _load(study, settings)
+    loaded = options.load(study, settings)
     if tolerate is not None:
-        own = [f"{name}.{TOLERATED}={tolerate}" for name in TOLERANT if name in loaded.stages]
-        loaded = _load(study, [*(settings or []), *own])
+        own = [f"{name}.{TOLERATED}={tolerate}" for name in loaded.stages if loaded.kind(name) in TOLERANT]
+        loaded = options.load(study, [*(settings or []), *own])
     if launcher == "slurm":
         if retry_failed:
             raise UsageError("Slurm trains and fetches nothing", "--retry-failed", "Leave out --launcher slurm.")
@@ -90,21 +67,9 @@ def run(
 
 
 @app.command(epilog="Example: idia status demo.yaml")
-def status(study: StudyFile, settings: Settings = None) -> None:
+def status(study: options.StudyFile, settings: options.Settings = None) -> None:
     """Show how far a study is."""
-    _show_plan(_load(study, settings), [])
-
-
-@app.command(epilog="Example: duckdb -c \"select * from '$(idia path demo.yaml judge.verdicts)/*.parquet'\"")
-def path(
-    study: StudyFile,
-    table: Annotated[str, typer.Argument(metavar="STAGE.TABLE", help="For example judge.verdicts.")],
-    settings: Settings = None,
-) -> None:
-    """Print the folder in which a table lies."""
-    from jobs.plan import table_folder  # noqa: PLC0415 - loads Ray, which `--help` should not wait for
-
-    typer.echo(str(table_folder(_load(study, settings), table)))
+    _show_plan(options.load(study, settings), [])
 
 
 @app.command(epilog="Example: idia names 'Jörg Müller' Sting · idia names --list people.csv")
@@ -128,8 +93,8 @@ def demo(
     ] = None,
     out: Annotated[str | None, typer.Option(help="Where to write; out/demo when not given.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed, another world.")] = 0,
-    settings: Settings = None,
-    dry_run: DryRun = False,
+    settings: options.Settings = None,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Train models that know some people and not others, attack them, and say who was in the training data."""
     own = [f"seed={seed}"]
@@ -137,7 +102,7 @@ def demo(
         own.append(f"out={json.dumps(out)}")
     if people:
         own.append(f"people.inputs.people={json.dumps(str(as_path(people)))}")
-    study = _load("own_people.yaml" if people else "demo.yaml", [*own, *(settings or [])])
+    study = options.load("own_people.yaml" if people else "demo.yaml", [*own, *(settings or [])])
     _run(study, [], dry_run, None)
 
 
@@ -148,49 +113,26 @@ def demo(
     "idia audit --model https://models.example/clip --people people/ --questions 20000 --per-second 10"
 )
 def audit(
-    model: Annotated[
-        list[str],
-        typer.Option(
-            metavar="MODEL",
-            help="ARCHITECTURE:PRETRAINED, ARCHITECTURE:CHECKPOINT.pt, local-dir:FOLDER, hf-hub:OWNER/NAME or a black "
-            "box's URL; may be repeated.",
-        ),
-    ],
-    people: Annotated[
-        str,
-        typer.Option(
-            help="A folder with a sub-folder of pictures for each person, FaceScrub's folders, CSV or Parquet."
-        ),
-    ],
-    panel: Annotated[
-        str | None, typer.Option(help="Other people's pictures, at least 200 people: to see whom else a name is given.")
-    ] = None,
-    out: Annotated[str, typer.Option(help="Where to write.")] = "out/audit",
-    names: Annotated[
-        tuple[str, str] | None,
-        typer.Option(metavar="FIRST LAST", help="Files of first names (Social Security) and last names (Census)."),
-    ] = None,
-    by_locale: Annotated[
-        bool, typer.Option(help="Ask for people with a `locale` in the table among names of that locale.")
-    ] = True,
-    candidates: Annotated[int, typer.Option(min=2, help="Names to choose from.")] = 1000,
-    threshold: Annotated[int, typer.Option(min=1, help="tau: templates whose majority must be the real name.")] = 1,
-    alpha: Annotated[float, typer.Option(help="The share of false findings that is put up with.")] = 0.05,
-    min_pictures: Annotated[int, typer.Option(min=1, help="Readable pictures that a finding needs.")] = 3,
-    redact: Annotated[bool, typer.Option("--redact", help="Write codes for names and no pictures.")] = False,
-    device: Annotated[str, typer.Option(help="Where models run: cpu, cuda, cuda:1.")] = "cpu",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes; as the cluster allows if not given.")
-    ] = None,
-    questions: Annotated[int | None, typer.Option(min=1, help="The most questions to a black box.")] = None,
-    per_second: Annotated[float | None, typer.Option(help="The most questions to a black box in a second.")] = None,
-    token_env: Annotated[
-        str | None, typer.Option(metavar="VARIABLE", help="Environment variable that holds a black box's token.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other candidate names.")] = 0,
-    settings: Settings = None,
-    dry_run: DryRun = False,
-    address: Address = None,
+    model: options.Models,
+    people: options.People,
+    panel: options.Panel = None,
+    out: options.Out = "out/audit",
+    names: options.NameFiles = None,
+    by_locale: options.ByLocale = True,
+    candidates: options.Candidates = 1000,
+    threshold: options.Threshold = 1,
+    alpha: options.Alpha = 0.05,
+    min_pictures: options.MinPictures = 3,
+    redact: options.Redact = False,
+    device: options.Device = "cpu",
+    workers: options.Workers = None,
+    questions: options.Questions = None,
+    per_second: options.PerSecond = None,
+    token_env: options.TokenVariable = None,
+    seed: options.Seed = 0,
+    settings: options.Settings = None,
+    dry_run: options.DryRun = False,
+    address: options.Address = None,
 ) -> None:
     """Say who was in the training data of models, and how sure that is.
 
@@ -278,12 +220,25 @@ def serve_model(
     serve(ModelReference.parse(model), host=host, port=port, device=device, token_env=token_env, rate=per_second)
 
 
-def _load(study: str, settings: list[str] | None) -> Study:
-    given = UPath(study)
-    if not given.exists() and "/" not in study:
-        shipped = UPath(str(resources.files("jobs") / "studies" / f"{study.removesuffix('.yaml')}.yaml"))
-        given = shipped if shipped.exists() else given
-    return load_study(given, settings or [])
+app.command(
+    epilog="Example: duckdb -c \"select * from '$(idia path demo.yaml judge.verdicts)/*.parquet'\"",
+)(outputs.path)
+app.command(
+    epilog="Examples:\n\n"
+    "idia export cc3m.yaml retrieve.candidates candidates.tsv\n\n"
+    "idia export cc3m.yaml portraits.ledger s3://bucket/ledger.parquet"
+)(outputs.export)
+app.command(epilog="Example: idia erase cc3m.yaml --identity 'Ann Ash' --dry-run")(outputs.erase)
+app.command(
+    epilog="Examples:\n\n"
+    "idia submit cc3m.yaml --set out=s3://bucket/cc3m --address http://127.0.0.1:8265 --follow\n\n"
+    "idia submit /shared/cc3m.yaml download --retry-failed --image registry.example/idia:1"
+)(remote.submit)
+app.command(epilog="Example: idia jobs --address http://127.0.0.1:8265")(remote.jobs)
+app.command(epilog="Example: idia logs --follow idia-cc3m-1a2b3c4d5e-1")(remote.logs)
+app.command(epilog="Example: idia stop idia-cc3m-1a2b3c4d5e-1")(remote.stop)
+app.command(epilog="Example: idia doctor --storage s3://bucket/cc3m --address http://127.0.0.1:8265")(doctor)
+app.add_typer(cluster_files.app, name="cluster")
 
 
 def _run(study: Study, stages: list[str], dry_run: bool, address: str | None, retry_failed: bool = False) -> None:
@@ -302,9 +257,10 @@ def _run(study: Study, stages: list[str], dry_run: bool, address: str | None, re
 
 
 def _show_plan(study: Study, stages: list[str], *, previews: bool = False, retry_failed: bool = False) -> None:
-    from jobs.plan import plan_study, stage_configs, with_new_attempt  # noqa: PLC0415
+    from jobs.plan import plan_study, with_new_attempt  # noqa: PLC0415
     from jobs.preview import print_plan  # noqa: PLC0415
     from jobs.run import check_retries, check_stage_names  # noqa: PLC0415
+    from jobs.stages import stage_configs  # noqa: PLC0415
 
     check_stage_names(study, stages)
     if retry_failed:

@@ -7,7 +7,7 @@ import pytest
 from idia_core.config import Study
 from idia_core.errors import ConfigError
 from jobs.audit import audit_study
-from jobs.plan import stage_configs
+from jobs.stages import stage_configs
 
 MODELS = ["ViT-B-32:laion400m_e32", "http://127.0.0.1:8000"]
 

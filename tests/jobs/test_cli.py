@@ -78,7 +78,8 @@ def test_a_retry_needs_a_stage_that_fetches(folder: Path, dry: list[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["status"], ["path"], ["names"], ["demo"], ["audit"], ["judge"], ["serve-model"]]
+    "command",
+    [[], ["run"], ["status"], ["path"], ["export"], ["names"], ["demo"], ["audit"], ["judge"], ["serve-model"]],
 )
 def test_help_has_an_example(command: list[str]) -> None:
     """`--help` of every command says what it does and how it is typed."""
