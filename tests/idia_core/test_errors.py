@@ -20,6 +20,7 @@ TREE = {
     "LeakageError": "InvalidInputError",
     "BudgetError": "IdiaError",
     "BusyError": "IdiaError",
+    "ClusterError": "IdiaError",
     "StorageError": "IdiaError",
     "SealError": "IdiaError",
     "WorkerLostError": "IdiaError",
