@@ -29,6 +29,8 @@ PACKED = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
 RUN = ("python", "-c", "from jobs.cli import main; main()", "run", STUDY, "--address", "auto")
 POLL_SECONDS, SECONDS_TO_STOP = 0.2, 30.0
 TRIES_TO_FOLLOW, PAUSE_SECONDS = 5, 2.0
+NOT_READY, SECONDS_TO_BE_READY = "No available agent", 60.0
+"""What a head says that has started and cannot run a job yet, and how long it may say so."""
 
 
 class Environment(NamedTuple):
@@ -89,13 +91,25 @@ def submit(client: JobSubmissionClient, study: Study, words: Sequence[str], envi
         for job in mine:
             if not job.status.is_terminal():
                 return Submitted(str(job.submission_id), attached=True, package=package)
-        submitted = client.submit_job(
-            entrypoint=f"exec {shlex.join([*RUN, *words])}",
-            submission_id=f"{name}-{len(mine) + 1}",
-            runtime_env=_runtime_env(folder, environment),
-            metadata={STUDY_FIELD: study.name, OUT_FIELD: study.out},
-        )
-    return Submitted(submitted, attached=False, package=package)
+        wanted = {
+            "entrypoint": f"exec {shlex.join([*RUN, *words])}",
+            "submission_id": f"{name}-{len(mine) + 1}",
+            "runtime_env": _runtime_env(folder, environment),
+            "metadata": {STUDY_FIELD: study.name, OUT_FIELD: study.out},
+        }
+        return Submitted(_submit(client, wanted), attached=False, package=package)
+
+
+def _submit(client: JobSubmissionClient, wanted: dict[str, Any]) -> str:
+    """Submit a job; a head that has just started may need a moment until it takes any."""
+    end = time.monotonic() + SECONDS_TO_BE_READY
+    while True:
+        try:
+            return client.submit_job(**wanted)
+        except RuntimeError as error:
+            if NOT_READY not in str(error) or time.monotonic() > end:
+                raise
+        time.sleep(PAUSE_SECONDS)
 
 
 def _runtime_env(folder: str, environment: Environment) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import ray
 
+from tests.local_ray import start
+
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -21,7 +23,7 @@ atexit.register(shutil.rmtree, os.environ["IDIA_CACHE"], ignore_errors=True)
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """One Ray for all tests of a session that run stages in this process."""
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=128 << 20, log_to_driver=False)
+    start()
     yield
     ray.shutdown()
 

@@ -15,6 +15,7 @@ from ray.cluster_utils import Cluster
 
 from cluster.launch import Attempt, Command, Ended, PlacementError, place, start, waiting_words
 from cluster.placement import Shape
+from tests.local_ray import stopped
 from tests.processes import still_running
 
 TWO_NODES = Shape(2, 2, cpus=1, gpus=0, strategy="SPREAD")
@@ -29,7 +30,7 @@ def cluster() -> Iterator[Cluster]:
     settings = {"include_dashboard": False, "object_store_memory": 80 << 20}
     # A killed node counts as dead after a second or two; one that is only slow has as long as ever.
     health = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
-    with pytest.MonkeyPatch.context() as patch:
+    with stopped(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": health, **settings})
         for _ in range(2):
