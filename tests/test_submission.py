@@ -20,7 +20,7 @@ from tests.kills import IDIA, ROOT, contents
 
 pytestmark = pytest.mark.slow
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
-SECONDS_TO_STOP = 10
+SECONDS_TO_BEGIN, SECONDS_TO_STOP = 300, 10
 
 
 class Head(NamedTuple):
@@ -51,6 +51,9 @@ def head() -> Iterator[Head]:
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": folder}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # a node's own python
     ports = ["--port", str(_free_port()), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(port)]
+    ports += [
+        f"--{what}-port={_free_port()}" for what in ("dashboard-agent-listen", "ray-client-server")
+    ]  # not Ray's own
     command = [*RAY, "start", "--head", "--num-cpus", "2", "--temp-dir", folder, *ports]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     yield Head(f"http://127.0.0.1:{port}", environment)
@@ -124,8 +127,10 @@ def test_a_stopped_study_goes_on(head: Head, tmp_path: Path) -> None:
     )
     assert undisturbed.returncode == 0, undisturbed.stderr
     submitted = head.idia("submit", *words, "--set", f"out={out}")
-    job = submitted.stdout.strip()
+    assert submitted.returncode == 0, submitted.stderr
+    job, deadline = submitted.stdout.strip(), time.monotonic() + SECONDS_TO_BEGIN
     while len(list((out / "world/_receipts").glob("background-*.json"))) < 3:
+        assert time.monotonic() < deadline, head.idia("logs", job).stdout
         time.sleep(0.1)
     attached = head.idia("submit", *words, "--set", f"out={out}")
     assert attached.stdout.strip() == job
