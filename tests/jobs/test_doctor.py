@@ -1,9 +1,11 @@
 """`idia doctor`, and what it says of a real Ray, with and without a token."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -80,11 +82,13 @@ def _free_port() -> int:
 
 
 @contextmanager
-def ray_head(folder: Path, mode: str) -> Iterator[tuple[str, str]]:
+def ray_head(mode: str) -> Iterator[tuple[str, str]]:
     """A head of its own for as long as the block lasts: its address, and the URL of its job server."""
+    folder = tempfile.mkdtemp(prefix="r")  # a short one: sockets lie in it
     port, dashboard = _free_port(), _free_port()
     words = ["start", "--head", "--block", f"--port={port}", "--num-cpus=1", f"--temp-dir={folder}"]
     words += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={_free_port()}"]
+    words.append(f"--dashboard-agent-listen-port={_free_port()}")
     environment = os.environ | {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": TOKEN}
     command = [sys.executable, "-m", "ray.scripts.scripts", *words, f"--object-store-memory={128 << 20}"]
     head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -101,14 +105,15 @@ def ray_head(folder: Path, mode: str) -> Iterator[tuple[str, str]]:
     finally:
         head.terminate()
         head.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
     assert still_running(processes, 10) == []
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("home")
-def test_a_ray_that_asks_for_its_token(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_ray_that_asks_for_its_token() -> None:
     """Job server and head both: with the right token well, with another one or none an error that says so."""
-    with ray_head(tmp_path_factory.mktemp("r"), "token") as (address, url):
+    with ray_head("token") as (address, url):
         for look, place in ((jobs_found, url), (head_found, address)):
             found = look(place, TOKEN)
             assert (found.status, found.what) == (Status.OK, f"{place} answers, and asks for the token"), look
@@ -120,9 +125,9 @@ def test_a_ray_that_asks_for_its_token(tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("home")
-def test_a_ray_that_is_open_to_all(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_ray_that_is_open_to_all() -> None:
     """Is an error, however well it works."""
-    with ray_head(tmp_path_factory.mktemp("r"), "disabled") as (address, url):
+    with ray_head("disabled") as (address, url):
         for look, place in ((jobs_found, url), (head_found, address)):
             found = look(place, TOKEN)
             assert found.status is Status.ERROR
