@@ -1,6 +1,7 @@
 """`idia submit`, `jobs`, `logs` and `stop`: studies on a Ray cluster, from a machine that may go to sleep."""
 
 import os
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -90,8 +91,9 @@ def stop(job: Job, address: Address = LOCAL) -> None:
     """Stop a study's job. What is done stays: submit the study again to go on."""
     from jobs import submission  # noqa: PLC0415
 
-    status = submission.stop(submission.connect(address), job)
-    typer.echo(f"{job} {status.value.lower()}", err=True)
+    client, began = submission.connect(address), time.monotonic()
+    status = submission.stop(client, job)
+    typer.echo(f"{job} {status.value.lower()} after {time.monotonic() - began:.1f} s", err=True)
 
 
 def _follow(client: "JobSubmissionClient", job: str) -> None:
