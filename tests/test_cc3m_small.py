@@ -11,8 +11,9 @@ import pytest
 
 from idia_core.config import load_study
 from idia_core.storage import as_path
+from tests.soak import WHOLE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.soak, WHOLE]
 IDIA = [sys.executable, "-c", "from jobs.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
 STUDY = ROOT / "jobs/studies/cc3m_small.yaml"

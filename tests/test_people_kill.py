@@ -11,7 +11,7 @@ from idia_core.config import Study
 from jobs.run import run_study
 from tests.kills import Undisturbed, kill_at_random, undisturbed
 from tests.pipelines.audits import QUIET
-from tests.soak import soak_count
+from tests.soak import WHOLE, soak_count
 from tests.tiny_models import write_model
 
 pytestmark = pytest.mark.soak
@@ -75,6 +75,7 @@ def alone(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     return run
 
 
+@WHOLE
 def test_one_worker_writes_the_same_bytes(tmp_path: Path, alone: Undisturbed) -> None:
     """As the run that was left to choose."""
 

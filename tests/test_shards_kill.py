@@ -1,6 +1,5 @@
 """Training sets whose driver or workers are killed at any moment end with the bytes of a run that was left alone."""
 
-import os
 import random
 import shutil
 import subprocess
@@ -25,6 +24,7 @@ from tests.kills import IDIA, ROOT, SECONDS_TO_DIE, at_work, contents, kill_driv
 from tests.pipelines.shard_inputs import picture
 from tests.processes import still_running
 from tests.shard_folders import Files, tar_of, write
+from tests.soak import WHOLE, soak_count
 
 STAGES = ("shards", "verify")
 TARS, EACH = 12, 250
@@ -33,7 +33,7 @@ MEMBERS, NON_MEMBERS = [f"Ann Ash{i:02d}" for i in range(16)], [f"Bob Birch{i:02
 PAIRS_EACH, K = 6, [5, 2, 1]
 SIDE, LONGEST_SIDE = 64, 48
 """Every fourth tar has its pictures stored smaller, so that some tars stay in their places and some are packed."""
-SOAK_KILLS = max(1, round(10 * float(os.environ.get("IDIA_SOAK", "1"))))
+SOAK_KILLS = soak_count(10)
 KILLS_OF_A_RUN = 5
 SECONDS_TO_WAIT = 240
 
@@ -220,7 +220,7 @@ def has_half_a_tar(process: psutil.Process, folder: Path) -> bool:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("undisturbed", ["rewrite", "overlay"], indirect=True)
+@pytest.mark.parametrize("undisturbed", ["rewrite", pytest.param("overlay", marks=WHOLE)], indirect=True)
 def test_many_killed_drivers_change_nothing(tmp_path: Path, temporary: Path, undisturbed: Undisturbed) -> None:
     """SIGKILL for ten drivers at moments anywhere in a run, five one after another before it may end."""
     rng, died, fresh = random.Random(60), 0, 0
@@ -232,7 +232,7 @@ def test_many_killed_drivers_change_nothing(tmp_path: Path, temporary: Path, und
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("undisturbed", ["rewrite", "overlay"], indirect=True)
+@pytest.mark.parametrize("undisturbed", ["rewrite", pytest.param("overlay", marks=WHOLE)], indirect=True)
 def test_many_killed_workers_change_nothing(tmp_path: Path, temporary: Path, undisturbed: Undisturbed) -> None:
     """SIGKILL for ten workers amid their splits, a few a run: every run ends well with the bytes of an undisturbed."""
     rng, died, fresh = random.Random(61), 0, 0
