@@ -63,7 +63,7 @@ def check_places(study: Study) -> None:
             if source.partition(".")[0] not in study.stages:
                 given[f"{name}.inputs.{field}"] = source
     for field, place in given.items():
-        if not (UPath(place).protocol not in ("", "file") or place.startswith(("/", "file://"))):
+        if UPath(place).protocol in ("", "file") and not place.startswith(("/", "file://")):
             fix = f"Give a path that all nodes see, or a URL: --set {field}=/shared/{place}"
             raise ConfigError(f"'{place}' is relative to this machine's folder", f"study {study.name}, {field}", fix)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiohttp
 import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
@@ -70,7 +71,7 @@ def _told(address: str) -> Iterator[None]:
     except AuthenticationError as error:
         fix = "Put the cluster's token into the file that RAY_AUTH_TOKEN_PATH names, and set RAY_AUTH_MODE=token."
         raise ClusterError(str(error.message).partition("\n")[0].rstrip("."), address, fix) from None
-    except (ConnectionError, requests.RequestException) as error:
+    except (ConnectionError, requests.RequestException, aiohttp.ClientError) as error:
         fix = "Is it the dashboard's address, and is its port forwarded to this machine?"
         raise ClusterError(f"no job server answers: {error}".rstrip("."), address, fix) from None
     except (RuntimeError, ValueError) as error:  # how the client tells of any other answer, and of an address
@@ -177,13 +178,15 @@ def follow(client: JobSubmissionClient, job: str, say: Callable[[str], None]) ->
                 say(text[said - place :])
                 said, broken = place, 0
 
-    while not (status := status_of(client, job)).is_terminal() or not said:
+    status_of(client, job)
+    while True:
         try:
             with _told(client.get_address()):
                 asyncio.run(tail())
+            if (status := status_of(client, job)).is_terminal():
+                return status
         except ClusterError:
             broken += 1
             if broken > TRIES_TO_FOLLOW:
                 raise
         time.sleep(PAUSE_SECONDS)
-    return status

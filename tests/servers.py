@@ -15,6 +15,13 @@ ROOT = Path(__file__).parent.parent
 IDIA = [sys.executable, "-u", "-c", "from jobs.cli import main; main()"]
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+    return port
+
+
 @contextmanager
 def served_model(reference: str) -> Iterator[str]:
     """`idia serve-model` on any free port; its URL."""

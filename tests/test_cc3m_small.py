@@ -1,6 +1,5 @@
 """The whole CC3M study on the built-in world: one command, a report, and numbers that agree with what the web did."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import pytest
 
 from idia_core.config import load_study
 from idia_core.storage import as_path
+from tests.servers import free_port
 from tests.soak import WHOLE
 
 pytestmark = [pytest.mark.soak, WHOLE]
@@ -24,8 +24,7 @@ ANSWERS = {"picture": "ok", "gone": "http_error", "page": "not_an_image", "opted
 
 def run(out: Path) -> subprocess.CompletedProcess[str]:
     """The study as a user runs it, with its web at a port that is free."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
+    port = free_port()
     place = f"127.0.0.1:{port}"
     fields = {"out": out, "serve.port": port, "world.web.site": f"http://{place}"}
     fields["download.allow_private_addresses"] = f"['{place}']"

@@ -4,7 +4,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import psutil
 import pytest
 
 from tests.kills import IDIA, ROOT, contents
+from tests.servers import free_port
 
 pytestmark = pytest.mark.slow
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -37,22 +37,16 @@ class Head(NamedTuple):
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     """A Ray of its own on this machine, whose dashboard wants a token."""
-    folder, port = tempfile.mkdtemp(prefix="idia-"), _free_port()
+    folder, port = tempfile.mkdtemp(prefix="idia-"), free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": folder}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # a node's own python
-    ports = ["--port", str(_free_port()), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(port)]
+    ports = ["--port", str(free_port()), "--dashboard-host", "127.0.0.1", "--dashboard-port", str(port)]
     ports += [
-        f"--{what}-port={_free_port()}" for what in ("dashboard-agent-listen", "ray-client-server")
+        f"--{what}-port={free_port()}" for what in ("dashboard-agent-listen", "ray-client-server")
     ]  # not Ray's own
     command = [*RAY, "start", "--head", "--num-cpus", "2", "--temp-dir", folder, *ports]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -77,7 +71,7 @@ def test_a_wrong_token_and_no_server_are_refused(head: Head, tmp_path: Path) -> 
     assert re.fullmatch(
         r"ClusterError: Authentication failed.*RAY_AUTH_TOKEN_PATH.*", refused.stderr.strip().splitlines()[-1]
     )
-    nobody = Head(f"http://127.0.0.1:{_free_port()}", head.environment).idia("jobs")
+    nobody = Head(f"http://127.0.0.1:{free_port()}", head.environment).idia("jobs")
     assert nobody.returncode == 1
     assert "ClusterError: no job server answers" in nobody.stderr
     assert not (tmp_path / "out").exists()

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typer.testing import CliRunner
 from jobs.checks import Status, head_found, jobs_found
 from jobs.doctor import doctor, token_here
 from tests.processes import still_running
+from tests.servers import free_port
 
 TOKEN = "5f0c" * 16
 app = typer.Typer()
@@ -74,21 +74,14 @@ def test_the_token_is_looked_for_as_ray_does(home: Path, monkeypatch: pytest.Mon
     assert token_here() == "of the variable"
 
 
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-    return port
-
-
 @contextmanager
 def ray_head(mode: str) -> Iterator[tuple[str, str]]:
     """A head of its own for as long as the block lasts: its address, and the URL of its job server."""
     folder = tempfile.mkdtemp(prefix="r")  # a short one: sockets lie in it
-    port, dashboard = _free_port(), _free_port()
+    port, dashboard = free_port(), free_port()
     words = ["start", "--head", "--block", f"--port={port}", "--num-cpus=1", f"--temp-dir={folder}"]
-    words += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={_free_port()}"]
-    words.append(f"--dashboard-agent-listen-port={_free_port()}")
+    words += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
+    words.append(f"--dashboard-agent-listen-port={free_port()}")
     environment = os.environ | {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": TOKEN}
     command = [sys.executable, "-m", "ray.scripts.scripts", *words, f"--object-store-memory={128 << 20}"]
     head = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
