@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from PIL import Image
 
 from idia_core.face_detection import Box, DetectorConfig, Face, clipped, largest_first, least_side, one_by_one
-from idia_core.haar_loops import Floats, Integers, passing
+from idia_core.haar_loops import Corners, Integers, Scaled, Stumps, passing
 
 CASCADE = "haarcascade_frontalface_default.xml"
 WINDOW = 24
@@ -34,16 +35,9 @@ COARSE = 2.0
 class Cascade(NamedTuple):
     """What the cascade's file says."""
 
-    first_S: Integers
-    """Where each stage's stumps begin, and where the last one's end."""
-    least_S: Floats
-    """What the sum of a stage's stumps must be at least."""
+    stumps: Stumps
     corners_FR4: Integers
     """Left, top, right and bottom of each rectangle in the window."""
-    weights_FR: Integers
-    """Whole numbers, so that sums of them are exact."""
-    stumps_F3: Floats
-    """Threshold, and what a feature below and above it adds."""
 
 
 class Haar:
@@ -63,7 +57,7 @@ class Haar:
         return one_by_one(self._of, pictures, scales)
 
     def _of(self, picture: Image.Image, scale: float) -> list[Face]:
-        grey: Any = cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2GRAY)
+        grey = _grey(picture)
         least = round(least_side(self._config.min_face, scale))
         windows = list[tuple[int, int, int, int]]()
         for factor in factors(picture.size, self._config.haar_factor, least):
@@ -82,6 +76,15 @@ def factors(size: tuple[int, int], step: float, least: int) -> list[float]:
             found.append(float(np.float32(factor)))
         factor *= step
     return found
+
+
+def _grey(picture: Image.Image) -> Any:
+    """As OpenCV makes RGB grey; Pillow's four bytes a pixel are read where they are, but for a picture in pieces."""
+    try:
+        pixels: Any = pa.array(picture).flatten().to_numpy().reshape(picture.height, picture.width, 4)
+    except ValueError:
+        return cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2GRAY)
+    return cv2.cvtColor(pixels, cv2.COLOR_RGBA2GRAY)
 
 
 @lru_cache(maxsize=1)
@@ -104,7 +107,20 @@ def read_cascade() -> Cascade:
     least = np.array([stage.getNode("stageThreshold").real() for stage in stages], np.float32)
     first = np.cumsum([0, *sizes], dtype=np.int32)
     tolerated = least - np.float32(STAGE_TOLERANCE)
-    return Cascade(first, tolerated, *(corners.astype(np.int32), weights.astype(np.int32), stumps.astype(np.float32)))
+    kept = Stumps(first, tolerated, weights.astype(np.int32), stumps.astype(np.float32))
+    return Cascade(kept, corners.astype(np.int32))
+
+
+@lru_cache
+def corners_in_planes(step: int) -> tuple[Corners, Corners]:
+    """Where the corners of the cascade's rectangles are in planes, and those of what is measured."""
+    return _in_planes(read_cascade().corners_FR4, step), _in_planes(np.array([[NORMALISED] * 3], np.int32), step)
+
+
+def _in_planes(corners_FR4: Integers, step: int) -> Corners:
+    across, down = corners_FR4[..., [0, 2, 0, 2]], corners_FR4[..., [1, 1, 3, 3]]
+    parts = down % step * step + across % step, down // step, across // step
+    return Corners(*map(np.ascontiguousarray, parts))
 
 
 def _nodes(node: Any) -> list[Any]:
@@ -124,13 +140,8 @@ def _windows(grey: npt.NDArray[np.uint8], factor: float, cascade: Cascade) -> li
     sums, squares = (_planes(integral, step) for integral in whole)
     columns, rows = (-(-(side - WINDOW + 1) // step) for side in size)
     _, high, wide = sums.shape
-    # How far from a window's place in the planes its rows and columns are.
-    starts = np.arange(WINDOW + 1)
-    of_row = ((starts % step * step * high + starts // step) * wide).astype(np.uint64)
-    of_column = (starts % step * high * wide + starts // step).astype(np.uint64)
-    shape, measured = np.array([rows, columns, wide]), np.array([NORMALISED], np.int32)
-    arrays = (sums.ravel(), squares.ravel(), shape, of_row, of_column, measured, cascade.corners_FR4)
-    places = passing(*arrays, *cascade[:2], *cascade[3:]).tolist()
+    picture = Scaled(sums.ravel(), squares.ravel(), rows, columns, wide, high * wide)
+    places = passing(picture, cascade.stumps, *corners_in_planes(step)).tolist()
     side, grown = round(WINDOW * factor), step * factor
     return [(round(place % wide * grown), round(place // wide * grown), side, side) for place in places]
 

@@ -3,6 +3,8 @@
 Axes: S stages, F weak classifiers ("stumps") of all stages, R their rectangles, of which there are up to three.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,81 +12,81 @@ from idia_core.compiled import jit
 
 AREA, FLAT = 22.0 * 22.0, 0.1
 """Pixels whose contrast is measured; a window is too flat where they, over the contrast, are so many or more."""
-BLOCK = 4096
+BLOCK = 2048
 """Windows that are judged at once: as many as stay in the cache."""
-FEW = 8
-"""Windows; fewer are judged one by one through all the stages that remain."""
+MANY, CROWD = 6, 64
+"""Where one window in so many is left, the others are judged too, for neighbours in memory cost little; unless a block
+holds fewer than a crowd."""
 Integers = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 Offsets = npt.NDArray[np.uint64]
 """Unsigned, for numba would count a negative one from the end, and ask each time whether it is one."""
 
 
-@jit
-def _look_up(corners_R4: Integers, of_row: Offsets, of_column: Offsets, at_R4: Offsets) -> None:
-    """How far in memory the four corners of a stump's rectangles are, by what each row and column adds."""
-    for r in range(len(corners_R4)):
-        left, top, right, bottom = corners_R4[r, 0], corners_R4[r, 1], corners_R4[r, 2], corners_R4[r, 3]
-        at_R4[r, 0] = of_row[top] + of_column[left]
-        at_R4[r, 1] = of_row[top] + of_column[right]
-        at_R4[r, 2] = of_row[bottom] + of_column[left]
-        at_R4[r, 3] = of_row[bottom] + of_column[right]
+class Scaled(NamedTuple):
+    """A picture at one scale."""
+
+    sums: Integers
+    """The integral's planes, one after another."""
+    squares: Integers
+    """Likewise of the squared picture."""
+    rows: int
+    columns: int
+    """Places of windows."""
+    wide: int
+    """What a row of a plane has."""
+    plane: int
+    """What a plane has."""
+
+
+class Stumps(NamedTuple):
+    """The weak classifiers of all stages."""
+
+    first_S: Integers
+    """Where each stage's stumps begin, and where the last one's end."""
+    least_S: Floats
+    """What the sum of a stage's stumps must be at least."""
+    weights_FR: Integers
+    """Whole numbers, so that sums of them are exact."""
+    stumps_F3: Floats
+    """Threshold, and what a feature below and above it adds."""
+
+
+class Corners(NamedTuple):
+    """Where the rectangles' corners are, from a window's place: in which plane, row and column of it."""
+
+    planes_FR4: Integers
+    rows_FR4: Integers
+    columns_FR4: Integers
 
 
 @jit
-def passing(
-    sums: Integers,
-    squares: Integers,
-    shape: npt.NDArray[np.int64],
-    of_row: Offsets,
-    of_column: Offsets,
-    measured: Integers,
-    corners_FR4: Integers,
-    first_S: Integers,
-    least_S: Floats,
-    weights_FR: Integers,
-    stumps_F3: Floats,
-) -> Offsets:
+def passing(picture: Scaled, stumps: Stumps, corners: Corners, measured: Corners) -> Offsets:
     """The places (row * width of a plane + column) of the windows that pass all stages."""
-    rows, columns, wide = shape
-    count = (rows - 1) * wide + columns
-    norms, totals = np.empty(count, np.float32), np.zeros(count, np.float32)
-    at_R4 = np.zeros((3, 4), np.uint64)
-    _look_up(measured, of_row, of_column, at_R4)
-    _measure_contrast(sums, squares, at_R4[0], norms)
+    count = (picture.rows - 1) * picture.wide + picture.columns
+    norms, totals = np.empty(count, np.float32), np.empty(count, np.float32)
+    at_FR4 = np.empty(corners.rows_FR4.shape, np.uint64)
+    _look_up(picture, measured, 0, 1, at_FR4)
+    _measure_contrast(picture.sums, picture.squares, at_FR4[0, 0], norms)
+    _look_up(picture, corners, 0, stumps.first_S[1], at_FR4)
     for start in range(0, count, BLOCK):
         block = slice(start, min(start + BLOCK, count))
-        for stump in range(first_S[1]):
-            _look_up(corners_FR4[stump], of_row, of_column, at_R4)
-            _add_for_all(sums[start:], at_R4, weights_FR[stump], stumps_F3[stump], norms[block], totals[block])
-    places = _passed_first(totals, norms, least_S[0], shape)
-    for stage in range(1, len(least_S)):
-        if len(places) < FEW:
-            kept = [
-                place
-                for place in places
-                if _survives(
-                    place,
-                    norms[place],
-                    sums,
-                    stage,
-                    of_row,
-                    of_column,
-                    corners_FR4,
-                    first_S,
-                    least_S,
-                    weights_FR,
-                    stumps_F3,
-                )
-            ]
-            return np.array(kept, np.uint64)
-        totals = np.zeros(len(places), np.float32)
-        left_norms = norms[places]
-        for stump in range(first_S[stage], first_S[stage + 1]):
-            _look_up(corners_FR4[stump], of_row, of_column, at_R4)
-            _add_for_some(sums, places, at_R4, weights_FR[stump], stumps_F3[stump], left_norms, totals)
-        places = places[totals >= least_S[stage]]
+        _judge_all(picture.sums[start:], at_FR4, stumps, 0, norms[block], totals[block])
+    places = _passed_first(totals, norms, stumps.least_S[0], picture)
+    for stage in range(1, len(stumps.least_S)):
+        if len(places) > 0:
+            _look_up(picture, corners, stumps.first_S[stage], stumps.first_S[stage + 1], at_FR4)
+            places = _passed(picture.sums, places, at_FR4, stumps, stage, norms)
     return places
+
+
+@jit
+def _look_up(picture: Scaled, corners: Corners, first: int, end: int, at_FR4: Offsets) -> None:
+    """How far in memory the corners of some stumps' rectangles are."""
+    planes, rows, columns = corners.planes_FR4.ravel(), corners.rows_FR4.ravel(), corners.columns_FR4.ravel()
+    at, plane, wide = at_FR4.ravel(), np.int32(picture.plane), np.int32(picture.wide)
+    for n in range(np.uint64(12 * first), np.uint64(12 * end)):
+        at[n] = np.uint32(planes[n] * plane + rows[n] * wide + columns[n])
 
 
 @jit
@@ -100,38 +102,83 @@ def _measure_contrast(sums: Integers, squares: Integers, at: Offsets, norms: Flo
 
 
 @jit
+def _judge_all(sums: Integers, at_FR4: Offsets, stumps: Stumps, stage: int, norms: Floats, totals: Floats) -> None:
+    """The stage's sum for each window from the first of `sums` on."""
+    values = np.empty(len(totals), np.int32)
+    totals[:] = 0
+    for stump in range(stumps.first_S[stage], stumps.first_S[stage + 1]):
+        _add_for_all(sums, at_FR4[stump], stumps.weights_FR[stump], stumps.stumps_F3[stump], norms, totals, values)
+
+
+@jit
 def _add_for_all(
-    sums: Integers, at_R4: Offsets, weights_R: Integers, stump: Floats, norms: Floats, totals: Floats
+    sums: Integers,
+    at_R4: Offsets,
+    weights_R: Integers,
+    stump: Floats,
+    norms: Floats,
+    totals: Floats,
+    values: Integers,
 ) -> None:
-    """Add a stump's vote to the totals of all windows from the first on; few arrays in a loop make it vector code."""
-    count = len(norms)
-    values = np.zeros(count, np.int32)
-    for r in range(3 if weights_R[2] else 2):
-        weight = weights_R[r]
-        a, b, c, d = (sums[at_R4[r, 0] :], sums[at_R4[r, 1] :], sums[at_R4[r, 2] :], sums[at_R4[r, 3] :])
+    """Add a stump's vote to the totals of neighbouring windows; few arrays in a loop make it vector code."""
+    count, one, two, three = len(values), weights_R[0], weights_R[1], weights_R[2]
+    a, b, c, d = (sums[at_R4[0, 0] :], sums[at_R4[0, 1] :], sums[at_R4[0, 2] :], sums[at_R4[0, 3] :])
+    e, f, g, h = (sums[at_R4[1, 0] :], sums[at_R4[1, 1] :], sums[at_R4[1, 2] :], sums[at_R4[1, 3] :])
+    for x in range(count):
+        values[x] = one * (a[x] - b[x] - c[x] + d[x]) + two * (e[x] - f[x] - g[x] + h[x])
+    if three:
+        a, b, c, d = (sums[at_R4[2, 0] :], sums[at_R4[2, 1] :], sums[at_R4[2, 2] :], sums[at_R4[2, 3] :])
         for x in range(count):
-            values[x] += weight * (a[x] - b[x] - c[x] + d[x])
+            values[x] += three * (a[x] - b[x] - c[x] + d[x])
     threshold, below, above = stump
     for x in range(count):
         totals[x] += below if np.float32(values[x]) * norms[x] < threshold else above
 
 
 @jit
-def _passed_first(totals: Floats, norms: Floats, least: np.float32, shape: npt.NDArray[np.int64]) -> Offsets:
+def _passed_first(totals: Floats, norms: Floats, least: np.float32, picture: Scaled) -> Offsets:
     """The places of the windows that pass the first stage; OpenCV skips the one after any that fails it."""
-    rows, columns, wide = shape
-    places, passed = np.empty(rows * columns, np.uint64), 0
-    for row in range(rows):
-        x, end = row * wide, row * wide + columns
-        while x < end:
-            if norms[x] > 0:
-                if totals[x] >= least:
-                    places[passed] = x
-                    passed += 1
-                else:
-                    x += 1
-            x += 1
+    places, passed = np.empty(picture.rows * picture.columns, np.uint64), 0
+    for row in range(picture.rows):
+        skipped = False
+        for x in range(row * picture.wide, row * picture.wide + picture.columns):
+            judged, good = (not skipped) & (norms[x] > 0), totals[x] >= least
+            places[passed] = x
+            passed += judged & good
+            skipped = judged & (not good)
     return places[:passed]
+
+
+@jit
+def _passed(sums: Integers, places: Offsets, at_FR4: Offsets, stumps: Stumps, stage: int, norms: Floats) -> Offsets:
+    """Those of the places, in rising order, whose windows pass a later stage; they are moved to the front."""
+    totals, kept = np.empty(BLOCK, np.float32), 0
+    for start in range(0, len(places), BLOCK):
+        block = places[start : start + BLOCK]
+        _judge(sums, block, at_FR4, stumps, stage, norms, totals)
+        for n in range(len(block)):
+            places[kept] = block[n]
+            kept += totals[n] >= stumps.least_S[stage]
+    return places[:kept]
+
+
+@jit
+def _judge(
+    sums: Integers, block: Offsets, at_FR4: Offsets, stumps: Stumps, stage: int, norms: Floats, totals: Floats
+) -> None:
+    """The stage's sum for each place of a block."""
+    first, span = block[0], block[-1] - block[0] + 1
+    if len(block) >= CROWD and len(block) * MANY > span:
+        all_totals = np.empty(span, np.float32)
+        _judge_all(sums[first:], at_FR4, stumps, stage, norms[first : first + span], all_totals)
+        for n in range(len(block)):
+            totals[n] = all_totals[block[n] - first]
+    else:
+        totals[: len(block)] = 0
+        left_norms = norms[block]
+        for stump in range(stumps.first_S[stage], stumps.first_S[stage + 1]):
+            weights, values = stumps.weights_FR[stump], stumps.stumps_F3[stump]
+            _add_for_some(sums, block, at_FR4[stump], weights, values, left_norms, totals)
 
 
 @jit
@@ -151,34 +198,3 @@ def _add_for_some(
         if three != 0:
             value += three * (sums[i + x] - sums[j + x] - sums[k + x] + sums[m + x])
         totals[n] += below if np.float32(np.int32(value)) * norms[n] < threshold else above
-
-
-@jit
-def _survives(
-    x: np.uint64,
-    norm: np.float32,
-    sums: Integers,
-    stage: int,
-    of_row: Offsets,
-    of_column: Offsets,
-    corners_FR4: Integers,
-    first_S: Integers,
-    least_S: Floats,
-    weights_FR: Integers,
-    stumps_F3: Floats,
-) -> bool:
-    """Whether the window at a place passes all stages from this one on."""
-    for later in range(stage, len(least_S)):
-        total = np.float32(0)
-        for stump in range(first_S[later], first_S[later + 1]):
-            value = 0
-            for r in range(3 if weights_FR[stump, 2] else 2):
-                left, top = of_column[corners_FR4[stump, r, 0]], x + of_row[corners_FR4[stump, r, 1]]
-                right, bottom = of_column[corners_FR4[stump, r, 2]], x + of_row[corners_FR4[stump, r, 3]]
-                a, b, c, d = sums[top + left], sums[top + right], sums[bottom + left], sums[bottom + right]
-                value += weights_FR[stump, r] * (a - b - c + d)
-            below = np.float32(np.int32(value)) * norm < stumps_F3[stump, 0]
-            total += stumps_F3[stump, 1] if below else stumps_F3[stump, 2]
-        if total < least_S[later]:
-            return False
-    return True

@@ -76,7 +76,7 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         on_white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(on_white, picture.convert("RGBA")).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def training_encoding(content: bytes, picture: Image.Image) -> bytes:

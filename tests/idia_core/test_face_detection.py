@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from pydantic import ValidationError
@@ -101,6 +102,19 @@ def test_haar_is_opencvs_own_to_the_pixel(min_face: int, seed: int) -> None:
         expected = NOTEBOOK.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=5, minSize=(min_face, min_face))
         assert sorted(face.box for face in faces) == sorted(tuple(map(int, box)) for box in expected)
     assert len(found[0]) >= 28
+
+
+def test_haar_finds_faces_in_pictures_that_pillow_keeps_in_pieces() -> None:
+    """One so large that its pixels are not in one piece of memory has OpenCV's own boxes too."""
+    pixels = np.asarray(cv2.resize(scene(480, 240, THREE), (4800, 2400), interpolation=cv2.INTER_CUBIC), np.uint8)
+    picture = shown(pixels)
+    with pytest.raises(ValueError, match="not contiguous"):
+        pa.array(picture)
+    [faces] = make_detector(DetectorConfig(kind="haar", min_face=600)).detect([picture])
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    expected = NOTEBOOK.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=5, minSize=(600, 600))
+    assert sorted(face.box for face in faces) == sorted(tuple(map(int, box)) for box in expected)
+    assert len(faces) == 3
 
 
 def test_mtcnn_finds_what_facenet_finds() -> None:
