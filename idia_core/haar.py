@@ -18,7 +18,7 @@ import pyarrow as pa
 from PIL import Image
 
 from idia_core.face_detection import Box, DetectorConfig, Face, clipped, largest_first, least_side, one_by_one
-from idia_core.haar_loops import Corners, Integers, Scaled, Stumps, passing
+from idia_core.haar_loops import Integers, Scaled, Stumps, passing
 
 CASCADE = "haarcascade_frontalface_default.xml"
 WINDOW = 24
@@ -112,15 +112,12 @@ def read_cascade() -> Cascade:
 
 
 @lru_cache
-def corners_in_planes(step: int) -> tuple[Corners, Corners]:
-    """Where the corners of the cascade's rectangles are in planes, and those of what is measured."""
-    return _in_planes(read_cascade().corners_FR4, step), _in_planes(np.array([[NORMALISED] * 3], np.int32), step)
-
-
-def _in_planes(corners_FR4: Integers, step: int) -> Corners:
+def corners_in_planes(step: int) -> Integers:
+    """The plane, row and column of each rectangle's corners, and of those of what is measured: 3 x F + 1 x 3 x 4."""
+    corners_FR4 = np.concatenate([read_cascade().corners_FR4, np.array([[NORMALISED] * 3], np.int32)])
     across, down = corners_FR4[..., [0, 2, 0, 2]], corners_FR4[..., [1, 1, 3, 3]]
     parts = down % step * step + across % step, down // step, across // step
-    return Corners(*map(np.ascontiguousarray, parts))
+    return np.ascontiguousarray(parts)  # as they are made, rows and columns are another way round in memory
 
 
 def _nodes(node: Any) -> list[Any]:
@@ -141,7 +138,7 @@ def _windows(grey: npt.NDArray[np.uint8], factor: float, cascade: Cascade) -> li
     columns, rows = (-(-(side - WINDOW + 1) // step) for side in size)
     _, high, wide = sums.shape
     picture = Scaled(sums.ravel(), squares.ravel(), rows, columns, wide, high * wide)
-    places = passing(picture, cascade.stumps, *corners_in_planes(step)).tolist()
+    places = passing(picture, cascade.stumps, corners_in_planes(step)).tolist()
     side, grown = round(WINDOW * factor), step * factor
     return [(round(place % wide * grown), round(place // wide * grown), side, side) for place in places]
 

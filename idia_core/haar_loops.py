@@ -1,6 +1,7 @@
 """The loops of the Haar cascade: which windows of a scaled picture pass all of its stages.
 
-Axes: S stages, F weak classifiers ("stumps") of all stages, R their rectangles, of which there are up to three.
+Axes: S stages, F weak classifiers ("stumps") of all stages, R their rectangles, of which there are up to three, C the
+four corners of a rectangle.
 """
 
 from typing import NamedTuple
@@ -52,39 +53,35 @@ class Stumps(NamedTuple):
     """Threshold, and what a feature below and above it adds."""
 
 
-class Corners(NamedTuple):
-    """Where the rectangles' corners are, from a window's place: in which plane, row and column of it."""
-
-    planes_FR4: Integers
-    rows_FR4: Integers
-    columns_FR4: Integers
-
-
 @jit
-def passing(picture: Scaled, stumps: Stumps, corners: Corners, measured: Corners) -> Offsets:
-    """The places (row * width of a plane + column) of the windows that pass all stages."""
+def passing(picture: Scaled, stumps: Stumps, corners_3FRC: Integers) -> Offsets:
+    """The places (row * width of a plane + column) of the windows that pass all stages.
+
+    `corners_3FRC` has the plane, row and column of each corner, as seen from a window's place, and after the stumps'
+    a rectangle more: that whose contrast is measured.
+    """
     count = (picture.rows - 1) * picture.wide + picture.columns
     norms, totals = np.empty(count, np.float32), np.empty(count, np.float32)
-    at_FR4 = np.empty(corners.rows_FR4.shape, np.uint64)
-    _look_up(picture, measured, 0, 1, at_FR4)
-    _measure_contrast(picture.sums, picture.squares, at_FR4[0, 0], norms)
-    _look_up(picture, corners, 0, stumps.first_S[1], at_FR4)
+    at_FRC = np.empty(corners_3FRC.shape[1:], np.uint64)
+    _look_up(picture, corners_3FRC, len(at_FRC) - 1, len(at_FRC), at_FRC)
+    _measure_contrast(picture.sums, picture.squares, at_FRC[-1, 0], norms)
+    _look_up(picture, corners_3FRC, 0, stumps.first_S[1], at_FRC)
     for start in range(0, count, BLOCK):
         block = slice(start, min(start + BLOCK, count))
-        _judge_all(picture.sums[start:], at_FR4, stumps, 0, norms[block], totals[block])
+        _judge_all(picture.sums[start:], at_FRC, stumps, 0, norms[block], totals[block])
     places = _passed_first(totals, norms, stumps.least_S[0], picture)
     for stage in range(1, len(stumps.least_S)):
         if len(places) > 0:
-            _look_up(picture, corners, stumps.first_S[stage], stumps.first_S[stage + 1], at_FR4)
-            places = _passed(picture.sums, places, at_FR4, stumps, stage, norms)
+            _look_up(picture, corners_3FRC, stumps.first_S[stage], stumps.first_S[stage + 1], at_FRC)
+            places = _passed(picture.sums, places, at_FRC, stumps, stage, norms)
     return places
 
 
 @jit
-def _look_up(picture: Scaled, corners: Corners, first: int, end: int, at_FR4: Offsets) -> None:
+def _look_up(picture: Scaled, corners_3FRC: Integers, first: int, end: int, at_FRC: Offsets) -> None:
     """How far in memory the corners of some stumps' rectangles are."""
-    planes, rows, columns = corners.planes_FR4.ravel(), corners.rows_FR4.ravel(), corners.columns_FR4.ravel()
-    at, plane, wide = at_FR4.ravel(), np.int32(picture.plane), np.int32(picture.wide)
+    planes, rows, columns = corners_3FRC[0].ravel(), corners_3FRC[1].ravel(), corners_3FRC[2].ravel()
+    at, plane, wide = at_FRC.ravel(), np.int32(picture.plane), np.int32(picture.wide)
     for n in range(np.uint64(12 * first), np.uint64(12 * end)):
         at[n] = np.uint32(planes[n] * plane + rows[n] * wide + columns[n])
 
@@ -102,18 +99,18 @@ def _measure_contrast(sums: Integers, squares: Integers, at: Offsets, norms: Flo
 
 
 @jit
-def _judge_all(sums: Integers, at_FR4: Offsets, stumps: Stumps, stage: int, norms: Floats, totals: Floats) -> None:
+def _judge_all(sums: Integers, at_FRC: Offsets, stumps: Stumps, stage: int, norms: Floats, totals: Floats) -> None:
     """The stage's sum for each window from the first of `sums` on."""
     values = np.empty(len(totals), np.int32)
     totals[:] = 0
     for stump in range(stumps.first_S[stage], stumps.first_S[stage + 1]):
-        _add_for_all(sums, at_FR4[stump], stumps.weights_FR[stump], stumps.stumps_F3[stump], norms, totals, values)
+        _add_for_all(sums, at_FRC[stump], stumps.weights_FR[stump], stumps.stumps_F3[stump], norms, totals, values)
 
 
 @jit
 def _add_for_all(
     sums: Integers,
-    at_R4: Offsets,
+    at_RC: Offsets,
     weights_R: Integers,
     stump: Floats,
     norms: Floats,
@@ -122,12 +119,12 @@ def _add_for_all(
 ) -> None:
     """Add a stump's vote to the totals of neighbouring windows; few arrays in a loop make it vector code."""
     count, one, two, three = len(values), weights_R[0], weights_R[1], weights_R[2]
-    a, b, c, d = (sums[at_R4[0, 0] :], sums[at_R4[0, 1] :], sums[at_R4[0, 2] :], sums[at_R4[0, 3] :])
-    e, f, g, h = (sums[at_R4[1, 0] :], sums[at_R4[1, 1] :], sums[at_R4[1, 2] :], sums[at_R4[1, 3] :])
+    a, b, c, d = (sums[at_RC[0, 0] :], sums[at_RC[0, 1] :], sums[at_RC[0, 2] :], sums[at_RC[0, 3] :])
+    e, f, g, h = (sums[at_RC[1, 0] :], sums[at_RC[1, 1] :], sums[at_RC[1, 2] :], sums[at_RC[1, 3] :])
     for x in range(count):
         values[x] = one * (a[x] - b[x] - c[x] + d[x]) + two * (e[x] - f[x] - g[x] + h[x])
     if three:
-        a, b, c, d = (sums[at_R4[2, 0] :], sums[at_R4[2, 1] :], sums[at_R4[2, 2] :], sums[at_R4[2, 3] :])
+        a, b, c, d = (sums[at_RC[2, 0] :], sums[at_RC[2, 1] :], sums[at_RC[2, 2] :], sums[at_RC[2, 3] :])
         for x in range(count):
             values[x] += three * (a[x] - b[x] - c[x] + d[x])
     threshold, below, above = stump
@@ -138,24 +135,24 @@ def _add_for_all(
 @jit
 def _passed_first(totals: Floats, norms: Floats, least: np.float32, picture: Scaled) -> Offsets:
     """The places of the windows that pass the first stage; OpenCV skips the one after any that fails it."""
-    places, passed = np.empty(picture.rows * picture.columns, np.uint64), 0
+    places, passed = np.empty(picture.rows * picture.columns, np.uint64), np.int64(0)
     for row in range(picture.rows):
-        skipped = False
+        skipped = np.int64(0)  # whole numbers, as each branch would be guessed wrongly for many windows
         for x in range(row * picture.wide, row * picture.wide + picture.columns):
-            judged, good = (not skipped) & (norms[x] > 0), totals[x] >= least
+            judged, good = np.int64(norms[x] > 0) & (1 - skipped), np.int64(totals[x] >= least)
             places[passed] = x
             passed += judged & good
-            skipped = judged & (not good)
+            skipped = judged & (1 - good)
     return places[:passed]
 
 
 @jit
-def _passed(sums: Integers, places: Offsets, at_FR4: Offsets, stumps: Stumps, stage: int, norms: Floats) -> Offsets:
+def _passed(sums: Integers, places: Offsets, at_FRC: Offsets, stumps: Stumps, stage: int, norms: Floats) -> Offsets:
     """Those of the places, in rising order, whose windows pass a later stage; they are moved to the front."""
     totals, kept = np.empty(BLOCK, np.float32), 0
     for start in range(0, len(places), BLOCK):
         block = places[start : start + BLOCK]
-        _judge(sums, block, at_FR4, stumps, stage, norms, totals)
+        _judge(sums, block, at_FRC, stumps, stage, norms, totals)
         for n in range(len(block)):
             places[kept] = block[n]
             kept += totals[n] >= stumps.least_S[stage]
@@ -164,13 +161,13 @@ def _passed(sums: Integers, places: Offsets, at_FR4: Offsets, stumps: Stumps, st
 
 @jit
 def _judge(
-    sums: Integers, block: Offsets, at_FR4: Offsets, stumps: Stumps, stage: int, norms: Floats, totals: Floats
+    sums: Integers, block: Offsets, at_FRC: Offsets, stumps: Stumps, stage: int, norms: Floats, totals: Floats
 ) -> None:
     """The stage's sum for each place of a block."""
     first, span = block[0], block[-1] - block[0] + 1
     if len(block) >= CROWD and len(block) * MANY > span:
         all_totals = np.empty(span, np.float32)
-        _judge_all(sums[first:], at_FR4, stumps, stage, norms[first : first + span], all_totals)
+        _judge_all(sums[first:], at_FRC, stumps, stage, norms[first : first + span], all_totals)
         for n in range(len(block)):
             totals[n] = all_totals[block[n] - first]
     else:
@@ -178,19 +175,19 @@ def _judge(
         left_norms = norms[block]
         for stump in range(stumps.first_S[stage], stumps.first_S[stage + 1]):
             weights, values = stumps.weights_FR[stump], stumps.stumps_F3[stump]
-            _add_for_some(sums, block, at_FR4[stump], weights, values, left_norms, totals)
+            _add_for_some(sums, block, at_FRC[stump], weights, values, left_norms, totals)
 
 
 @jit
 def _add_for_some(
-    sums: Integers, places: Offsets, at_R4: Offsets, weights_R: Integers, stump: Floats, norms: Floats, totals: Floats
+    sums: Integers, places: Offsets, at_RC: Offsets, weights_R: Integers, stump: Floats, norms: Floats, totals: Floats
 ) -> None:
     """Add a stump's vote to the totals of the windows at some places."""
     threshold, below, above = stump[0], stump[1], stump[2]
     one, two, three = weights_R[0], weights_R[1], weights_R[2]
-    a, b, c, d = at_R4[0, 0], at_R4[0, 1], at_R4[0, 2], at_R4[0, 3]
-    e, f, g, h = at_R4[1, 0], at_R4[1, 1], at_R4[1, 2], at_R4[1, 3]
-    i, j, k, m = at_R4[2, 0], at_R4[2, 1], at_R4[2, 2], at_R4[2, 3]
+    a, b, c, d = at_RC[0, 0], at_RC[0, 1], at_RC[0, 2], at_RC[0, 3]
+    e, f, g, h = at_RC[1, 0], at_RC[1, 1], at_RC[1, 2], at_RC[1, 3]
+    i, j, k, m = at_RC[2, 0], at_RC[2, 1], at_RC[2, 2], at_RC[2, 3]
     for n in range(len(places)):
         x = places[n]
         value = one * (sums[a + x] - sums[b + x] - sums[c + x] + sums[d + x])
