@@ -13,8 +13,8 @@ from idia_core.compiled import jit
 
 AREA, FLAT = 22.0 * 22.0, 0.1
 """Pixels whose contrast is measured; a window is too flat where they, over the contrast, are so many or more."""
-BLOCK = 2048
-"""Windows that are judged at once: as many as stay in the cache."""
+BLOCK, LEFT = 2048, 512
+"""Neighbouring windows, and some of those that are left, that are judged at once: as many as stay in the cache."""
 MANY, CROWD = 6, 64
 """Where one window in so many is left, the others are judged too, for neighbours in memory cost little; unless a block
 holds fewer than a crowd."""
@@ -149,9 +149,9 @@ def _passed_first(totals: Floats, norms: Floats, least: np.float32, picture: Sca
 @jit
 def _passed(sums: Integers, places: Offsets, at_FRC: Offsets, stumps: Stumps, stage: int, norms: Floats) -> Offsets:
     """Those of the places, in rising order, whose windows pass a later stage; they are moved to the front."""
-    totals, kept = np.empty(BLOCK, np.float32), 0
-    for start in range(0, len(places), BLOCK):
-        block = places[start : start + BLOCK]
+    totals, kept = np.empty(LEFT, np.float32), 0
+    for start in range(0, len(places), LEFT):
+        block = places[start : start + LEFT]
         _judge(sums, block, at_FRC, stumps, stage, norms, totals)
         for n in range(len(block)):
             places[kept] = block[n]
