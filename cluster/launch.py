@@ -28,6 +28,7 @@ from cluster.torchrun import (
     why_it_ended,
 )
 from idia_core.errors import TrainingError
+from idia_core.storage import keep_private
 
 POLL_SECONDS = 1.0
 LAST_BYTES = 1 << 16
@@ -241,6 +242,7 @@ def _run_torchrun(command: Command, processes: int, rendezvous: Rendezvous) -> t
 
     It is started in the main thread of the task's process: the kernel ends it with the thread that started it.
     """
+    keep_private()
     address = LOOPBACK if rendezvous.nodes == 1 else _own_address()
     entry = entry_argv(command.model_config, command.threads, command.run, command.work, command.open_clip_flags)
     argv = torchrun_argv(processes, rendezvous, entry, address=address, module=command.module)

@@ -35,6 +35,9 @@ class Resources(Strict):
     """GPUs reserved for each worker."""
     retries: Annotated[int, Field(ge=0)] = 3
     """How often a split is started again when its worker dies."""
+    straggler_seconds: Annotated[float, Field(gt=0)] | None = 60
+    """A split that runs longer than this, and five times as long as half of those that have ended, is started once more
+    on another node, and the first to end counts; never when null."""
 
 
 class StageConfig(Strict):

@@ -4,6 +4,8 @@ Each says what is wrong, where, and how to fix it, on one line:
 `MissingInputError: no Parquet file matches 'x/*.parquet' (stage scan, input captions). Check the path.`
 """
 
+from idia_core.secrets import without_secrets
+
 
 class IdiaError(Exception):
     """Something a user can understand and mend; never a bug.
@@ -22,7 +24,7 @@ class IdiaError(Exception):
     def __str__(self) -> str:
         place = f" ({self.where})" if self.where else ""
         fix = f" {self.fix}" if self.fix else ""
-        return " ".join(f"{self.what}{place}.{fix}".split())
+        return without_secrets(" ".join(f"{self.what}{place}.{fix}".split()))
 
 
 class UsageError(IdiaError):

@@ -10,15 +10,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from upath import UPath
 
 from idia_core.errors import SealError
+from idia_core.secrets import value_without_secrets, without_secrets, words_without_secrets
 from idia_core.storage import write_text
 
 MANIFEST = "manifest.json"
 RECEIPTS = "_receipts"
 """Folder of the receipts of a stage that is not sealed yet; the seal takes them up."""
+FINGERPRINT = "fingerprint"
+"""Name of the file beside the receipts that says what they are of."""
 WORK = "_work"
 """Folder of what splits keep to go on from when they are interrupted, such as checkpoints; it goes with the seal."""
 FAILED = "failed_inputs"
@@ -56,6 +59,8 @@ class Receipt(_Record):
     counts: dict[str, int] = {}
     facts: dict[str, tuple[str, ...]] = {}
     """What was noticed, by kind: the `edition` of a file, a file among the `failed_inputs`."""
+    seconds: float | None = Field(default=None, exclude=True)
+    """How long its worker took, if it was just now; never written, as it differs from run to run."""
 
 
 class InputRecord(_Record):
@@ -76,6 +81,10 @@ class Provenance(_Record):
     versions: dict[str, str]
     started: str
     seconds: float
+    split_seconds: float | None = None
+    """How long the workers of the splits took that this run did, all together."""
+    split_rows: int | None = None
+    """The `rows_in` of these splits: those of an earlier, interrupted run are not among them."""
 
 
 class Manifest(_Record):
@@ -142,8 +151,14 @@ def read_receipts(folder: UPath) -> list[Receipt]:
     """The receipts of a stage's folder, whether it is sealed or was interrupted."""
     if manifest := read_manifest(folder):
         return list(manifest.receipts)
-    found = sorted((folder / RECEIPTS).glob("*.json"), key=str)
-    return [Receipt.model_validate_json(path.read_text(encoding="utf-8")) for path in found]
+    return unsealed_receipts(folder)
+
+
+def unsealed_receipts(folder: UPath, prefix: str = "") -> list[Receipt]:
+    """The receipts of a stage that is not sealed whose names begin so; of a store many are fetched at once."""
+    found = sorted((folder / RECEIPTS).glob(f"{prefix}*.json"), key=str)
+    contents = folder.fs.cat([path.path for path in found]) if found else {}
+    return [Receipt.model_validate_json(content) for _, content in sorted(contents.items())]
 
 
 def read_manifest(folder: UPath) -> Manifest | None:
@@ -164,8 +179,18 @@ def read_manifest(folder: UPath) -> Manifest | None:
 
 
 def write_manifest(folder: UPath, manifest: Manifest) -> None:
-    """Seal `folder`."""
-    write_text(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    """Seal `folder`; passwords and tokens in what was asked for are not written."""
+    told = manifest.model_copy(
+        update={
+            "config": value_without_secrets(manifest.config),
+            "resources": value_without_secrets(manifest.resources),
+            "inputs": {
+                name: record.model_copy(update={"source": without_secrets(record.source)})
+                for name, record in manifest.inputs.items()
+            },
+        }
+    )
+    write_text(folder / MANIFEST, told.model_dump_json(indent=1) + "\n")
 
 
 def missing_files(folder: UPath, files: Iterable[FileEntry]) -> list[FileEntry]:
@@ -186,16 +211,19 @@ def code_version() -> tuple[str | None, bool | None]:
     return commit.stdout.strip(), bool(status.stdout.strip())
 
 
-def provenance(argv: Iterable[str], started: str, seconds: float) -> Provenance:
-    """The provenance of an output made just now by this process."""
+def provenance(argv: Iterable[str], started: str, seconds: float, receipts: Iterable[Receipt] = ()) -> Provenance:
+    """The provenance of an output made just now by this process, from these receipts among others."""
+    timed = [(receipt.seconds, receipt.counts.get("rows_in", 0)) for receipt in receipts if receipt.seconds is not None]
     commit, dirty = code_version()
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return Provenance(
-        argv=tuple(argv),
+        argv=tuple(words_without_secrets(argv)),
         commit=commit,
         dirty=dirty,
         python=platform.python_version(),
         versions=versions,
         started=started,
         seconds=round(seconds, 3),
+        split_seconds=round(sum(took for took, _ in timed), 3),
+        split_rows=sum(rows for _, rows in timed),
     )

@@ -1,6 +1,8 @@
 """How a model is named on the command line and in a study, before any of its weights are read."""
 
+import importlib.metadata
 import importlib.util
+import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +20,8 @@ MODEL_CONFIGS = Path(__file__).parent
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 """What a file of weights ends in; one of another name is known by a '/' in its path."""
 LOCAL_DIR, HF_HUB, BLACK_BOX = "local-dir", "hf-hub", "black-box"
+OPEN_CLIP, TAGS = "open_clip_torch", MODEL_CONFIGS / "pretrained_tags.json"
+"""A package, and what one version of it says of the weights that it knows: to look them up there takes seconds."""
 CONFIG_FILE = "open_clip_config.json"
 """The file that makes a folder or a repository of the hub a model of open_clip."""
 FORMS = f"Write ARCHITECTURE:PRETRAINED, ARCHITECTURE:CHECKPOINT.pt, {LOCAL_DIR}:FOLDER, {HF_HUB}:OWNER/NAME or a URL."
@@ -56,7 +60,7 @@ class ModelReference:
             return cls(BLACK_BOX, _checked_url(text), Kind.BLACK_BOX)
         architecture, _, weights = text.partition(":")
         if not weights:
-            fix = f"Write {text}:PRETRAINED." if text in architectures() else FORMS
+            fix = f"Write {text}:PRETRAINED." if text in _known_architectures() else FORMS
             raise UsageError(f"'{text}' names no weights", "model", fix)
         if architecture == LOCAL_DIR:
             return cls(LOCAL_DIR, _checked_folder(weights), Kind.LOCAL_DIR)
@@ -64,8 +68,8 @@ class ModelReference:
             if not re.fullmatch(r"[\w.-]+/[\w.-]+", weights):
                 raise UsageError(f"'{weights}' is no name on the hub", f"model {text}", f"Write {HF_HUB}:OWNER/NAME.")
             return cls(HF_HUB, weights, Kind.HF_HUB)
-        if architecture not in architectures():
-            known = suggest(architecture, architectures())
+        if architecture not in _known_architectures():
+            known = suggest(architecture, _known_architectures())
             fix = known if known.startswith("Did") else FORMS  # all of them would fill the screen
             raise UsageError(f"open_clip knows no architecture '{architecture}'", f"model {text}", fix)
         if "/" in weights or weights.endswith(WEIGHT_SUFFIXES):
@@ -110,11 +114,9 @@ def architecture_file(architecture: str) -> Path:
     """The JSON of one of idia's own architectures or of open_clip's; `ConfigError` for an unknown one."""
     if own := model_config(architecture):
         return own
-    package = importlib.util.find_spec("open_clip")
-    folder = Path(str(package.origin)).parent / "model_configs" if package else Path()
-    if (file := folder / f"{architecture}.json").is_file():
+    if (file := _open_clip_configs() / f"{architecture}.json").is_file():
         return file
-    fix = suggest(architecture, [*(path.stem for path in folder.glob("*.json")), "idia-rn-tiny"])
+    fix = suggest(architecture, _known_architectures())
     raise ConfigError(f"there is no architecture '{architecture}'", "recipe.architecture", fix)
 
 
@@ -124,13 +126,27 @@ def model_config(architecture: str) -> Path | None:
     return path if path.exists() else None
 
 
+def _open_clip_configs() -> Path:
+    """The folder of open_clip's architectures, found without loading it, which takes seconds."""
+    package = importlib.util.find_spec("open_clip")
+    return Path(str(package.origin)).parent / "model_configs" if package else Path()
+
+
+def _known_architectures() -> list[str]:
+    return [*sorted(path.stem for path in _open_clip_configs().glob("*.json")), *_own_architectures()]
+
+
+def _own_architectures() -> list[str]:
+    return sorted(path.stem for path in MODEL_CONFIGS.glob("idia-*.json"))
+
+
 def architectures() -> list[str]:
     """The names of open_clip's architectures and of idia's own, which open_clip knows from then on."""
     import open_clip  # noqa: PLC0415 - heavy, and wanted only where a model is named
 
-    for own in sorted(MODEL_CONFIGS.glob("idia-*.json")):
-        if own.stem not in open_clip.list_models():
-            open_clip.add_model_config(own)
+    for own in _own_architectures():
+        if own not in open_clip.list_models():
+            open_clip.add_model_config(MODEL_CONFIGS / f"{own}.json")
     names: list[str] = open_clip.list_models()
     return names
 
@@ -168,10 +184,14 @@ def _checked_file(weights: str, folder: UPath | None, architecture: str) -> str:
 
 
 def _checked_tag(architecture: str, tag: str) -> str:
-    import open_clip  # noqa: PLC0415
+    known = tag.lower().replace("-", "_")  # as open_clip looks it up
+    listed = json.loads(TAGS.read_bytes())
+    if known in listed["tags"].get(architecture, ()) and importlib.metadata.version(OPEN_CLIP) == listed["version"]:
+        return known
+    import open_clip  # noqa: PLC0415 - heavy
 
     if open_clip.is_pretrained_cfg(architecture, tag):
-        return tag.lower().replace("-", "_")  # as open_clip looks it up
+        return known
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     fix = suggest(tag, tags) if tags else f"Write {architecture}:CHECKPOINT.pt."
     raise UsageError(f"open_clip has no weights '{tag}' for {architecture}", "model", fix)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import fsspec
 from typing_extensions import Buffer
 from upath import UPath
 
@@ -25,8 +26,21 @@ BUFFERS_AT_ONCE = 1000
 """The system takes 1,024."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a disk says to a writer alone: it is full, the user's share of it is, or the file may not grow."""
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+"""The extra of this package that a kind of URL needs."""
 ByteBuffer = bytes | bytearray | memoryview | mmap.mmap
 """Of which the length is the number of bytes."""
+
+for protocol in ("s3", "s3a"):
+    fsspec.register_implementation(protocol, "idia_core.object_stores.S3", clobber=True, errtxt="s3fs is missing")
+
+
+def keep_private() -> None:
+    """Give what this process writes from now on, and what it starts, to its user alone: files 0600, folders 0700.
+
+    The environment's IDIA_UMASK is what others may not do, as in the shell's `umask`: with 027 a group reads along.
+    """
+    os.umask(int(os.environ.get("IDIA_UMASK", "077"), 8))
 
 
 def is_local(path: UPath) -> bool:
@@ -37,13 +51,21 @@ def is_local(path: UPath) -> bool:
 def as_path(url: str) -> UPath:
     """The path of a URL or of a local name; local ones are made absolute, so that workers elsewhere agree.
 
-    Raises `UsageError` for a kind of URL that fsspec does not know, and for the home of a user who does not exist.
+    Raises `UsageError` for a kind of URL that fsspec does not know or needs a package for that is not installed, and
+    for the home of a user who does not exist.
     """
     try:
         path = UPath(url)
-        return UPath(Path(path.path).expanduser().absolute()) if is_local(path) else path
+        if is_local(path):
+            return UPath(Path(path.path).expanduser().absolute())
+        fsspec.get_filesystem_class(path.protocol)
+    except ImportError as error:
+        extra = EXTRAS.get(path.protocol)
+        fix = f"pip install 'idia[{extra}]'" if extra else "Install what fsspec needs for it."
+        raise UsageError(f"'{path.protocol}://' URLs need a package that is not here: {error}", url, fix) from None
     except (ValueError, RuntimeError) as error:
         raise UsageError(f"'{url}' is no path: {error}", fix="Give a local path or an fsspec URL.") from None
+    return path
 
 
 @contextmanager
@@ -52,7 +74,7 @@ def write_whole(path: UPath) -> Iterator[IO[bytes]]:
 
     The bytes go to a temporary file: beside the target and renamed where the target is local, in the
     system's temporary folder and uploaded with one PUT elsewhere. On an error nothing is left behind.
-    Raises `StorageError` where there is no room for it.
+    Raises `StorageError` where there is no room for it, and where a store does not take it.
     """
     folder = Path(path.path).parent if is_local(path) else Path(tempfile.gettempdir())
     temporary = folder / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
@@ -63,7 +85,7 @@ def write_whole(path: UPath) -> Iterator[IO[bytes]]:
         if is_local(path):
             temporary.replace(path.path)
         else:
-            path.fs.put_file(str(temporary), path.path)
+            _put(temporary, path)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -71,6 +93,16 @@ def write_whole(path: UPath) -> Iterator[IO[bytes]]:
         raise StorageError(what, where, "Make room there and run again: what is done stays.") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _put(file: Path, path: UPath) -> None:
+    try:
+        path.fs.put_file(str(file), path.path)
+    except OSError as error:
+        fix = "Is the store well, and within reach? Run again when it is: what is done stays."
+        if isinstance(error, PermissionError | FileNotFoundError):
+            fix = "Check the bucket's name, and that your credentials, or the machine's role, may write there."
+        raise StorageError(f"it cannot be written: {error}".rstrip("."), str(path), fix) from None
 
 
 def write_text(path: UPath, text: str) -> None:

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from idia_core.config import Study
 from idia_core.errors import IdiaError, UsageError
-from idia_core.storage import as_path
-from jobs import cluster_files, options, outputs, remote
+from idia_core.storage import as_path, keep_private
+from jobs import cluster_files, options, outputs, planning, remote
 from jobs.doctor import doctor
 
 TOLERANT, TOLERATED = ("scan", "shards"), "tolerate_failed_inputs"
@@ -64,12 +64,6 @@ def run(
     if submit or sbatch:
         raise UsageError("there is no job to submit", "--submit" if submit else "--sbatch", "Add --launcher slurm.")
     _run(loaded, stages or [], dry_run, address, retry_failed)
-
-
-@app.command(epilog="Example: idia status demo.yaml")
-def status(study: options.StudyFile, settings: options.Settings = None) -> None:
-    """Show how far a study is."""
-    _show_plan(options.load(study, settings), [])
 
 
 @app.command(epilog="Example: idia names 'Jörg Müller' Sting · idia names --list people.csv")
@@ -221,6 +215,13 @@ def serve_model(
 
 
 app.command(
+    epilog="Examples:\n\n"
+    "idia plan laion400m.yaml --sizes paper --cpus 64\n\n"
+    "idia plan cc3m.yaml embed index --size 'cc3m/*.tar=2.8e6 rows, 76 GB, 331 files' --gpus 8 --gpu-price 2.5"
+)(planning.plan)
+app.command(epilog="Example: idia status demo.yaml")(planning.status)
+app.command(epilog="Example: idia watch s3://bucket/cc3m.yaml --set out=s3://bucket/cc3m")(planning.watch)
+app.command(
     epilog="Example: duckdb -c \"select * from '$(idia path demo.yaml judge.verdicts)/*.parquet'\"",
 )(outputs.path)
 app.command(
@@ -257,9 +258,9 @@ def _run(study: Study, stages: list[str], dry_run: bool, address: str | None, re
 
 
 def _show_plan(study: Study, stages: list[str], *, previews: bool = False, retry_failed: bool = False) -> None:
-    from jobs.plan import plan_study, with_new_attempt  # noqa: PLC0415
+    from jobs.plan import check_stage_names, plan_study, with_new_attempt  # noqa: PLC0415
     from jobs.preview import print_plan  # noqa: PLC0415
-    from jobs.run import check_retries, check_stage_names  # noqa: PLC0415
+    from jobs.run import check_retries  # noqa: PLC0415
     from jobs.stages import stage_configs  # noqa: PLC0415
 
     check_stage_names(study, stages)
@@ -272,6 +273,7 @@ def _show_plan(study: Study, stages: list[str], *, previews: bool = False, retry
 
 def main() -> None:
     """Run the command line; an error of ours is one line, and decides the exit code."""
+    keep_private()
     try:
         app()
     except IdiaError as error:

@@ -24,6 +24,7 @@ from jobs.erasure_plan import RECORDS, Plan, Stages, find_person, make_plan
 from jobs.findings import say
 from jobs.plan import KEPT_DIGITS
 from jobs.stages import ERASING, KEPT
+from pipelines.split_log import LOGS
 
 
 class State(BaseModel):
@@ -83,6 +84,7 @@ def _erase(study: Study, name: str, console: Console, *, dry_run: bool) -> None:
     before = {folder: seal for folder, seal in stages.sealed.items() if folder not in plan.taken_back}
     for folder in sorted(plan.taken_back):
         _take_back(out / folder)
+    remove_tree(out / LOGS)  # an error may tell of anybody
     state.seals = _rewrite(out, before, plan, state)
     _write_private(file, state.model_dump_json())
     _seal(out, file, state, console)

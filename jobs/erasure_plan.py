@@ -15,6 +15,7 @@ from idia_core.manifest import RECEIPTS, Manifest, read_manifest
 from idia_core.storage import TEMPORARY_SUFFIX, as_path, find_files
 from jobs.plan import ANY_FILE
 from jobs.stages import ERASING, KEPT, stage_configs, stage_of, upstream_of
+from pipelines.split_log import LOGS
 
 RECORDS = "erasures.jsonl"
 WHO = (IDENTITY, NAME, "aliases", "person")
@@ -54,12 +55,12 @@ class Stages:
         return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.suffix != TEMPORARY_SUFFIX)
 
     def loose(self) -> Iterator[str]:
-        """Files below `out` that no stage wrote."""
+        """Files below `out` that no stage wrote; the logs are none of them, as an erasure deletes them all."""
         known = {f"{folder}/{path}" for folder in (*self.sealed, *self.begun) for path in self.files(folder)}
         known |= {f"{folder}/manifest.json" for folder in self.sealed}
         for path in sorted(self.out.rglob("*"), key=str):
             name = str(path.relative_to(self.out))
-            if path.is_file() and name not in known and not name.startswith((RECORDS, ERASING)):
+            if path.is_file() and name not in known and not name.startswith((RECORDS, ERASING, f"{LOGS}/")):
                 yield name
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,14 @@ from typing import Any
 
 import ray
 
-from idia_core.errors import UsageError
+from idia_core.errors import ClusterError, UsageError
+from pipelines.ray_head import connect, watched
 
+OUT_OF_MEMORY_RETRIES = "10"
+"""Of a split whose machine is out of memory; Ray's own number is infinite, and one that never fits would never end."""
 OBJECT_STORE_BYTES = 256 << 20
 """Of a local Ray: splits and receipts pass through it, tables do not."""
+HOST_AND_PORT = re.compile(r"[^/]+:[0-9]+")
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
@@ -25,7 +30,7 @@ def ray_when_needed(address: str | None) -> Iterator[Callable[[float], None]]:
     """Hand out a function that starts Ray, or connects to it, at its first call; shut it down at the end.
 
     It is given the GPUs that a worker wants: `UsageError` where there are fewer here, as the worker would wait for
-    ever; a cluster may still grow.
+    ever; a cluster may still grow. `ClusterError` where there is no cluster at the address.
 
     A Ray that is there already is used and left alone. One of our own keeps its logs in a folder of the system's
     temporary one, which goes when all went well, or when the run is killed.
@@ -34,8 +39,10 @@ def ray_when_needed(address: str | None) -> Iterator[Callable[[float], None]]:
 
         def start(gpus: float) -> None:
             if not ray.is_initialized():
+                os.environ.setdefault("RAY_task_oom_retries", OUT_OF_MEMORY_RETRIES)
                 if address:
-                    ray.init(address=address, **QUIET)
+                    _join(address)
+                    ending.enter_context(watched())
                 else:
                     ending.enter_context(_folder_with_reaper())
                 ending.callback(ray.shutdown)
@@ -43,6 +50,18 @@ def ray_when_needed(address: str | None) -> Iterator[Callable[[float], None]]:
                 _check_gpus(gpus)
 
         yield start
+
+
+def _join(address: str) -> None:
+    """Connect to a cluster; `ClusterError` where there is none, which Ray itself would look for for minutes."""
+    fix = "Start it, or correct --address: HOST:PORT of the head, `auto` on one of its machines."
+    try:
+        if HOST_AND_PORT.fullmatch(address):
+            connect(address)
+        ray.init(address=address, **QUIET)
+    except (OSError, ValueError, RuntimeError) as error:  # ConnectionError is an OSError
+        words = str(error).splitlines() or [type(error).__name__]
+        raise ClusterError(f"no Ray cluster can be reached: {words[0]}", address, fix) from None
 
 
 def _check_gpus(wanted: float) -> None:

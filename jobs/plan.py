@@ -11,6 +11,7 @@ from idia_core.config import StageConfig, Study, suggest
 from idia_core.errors import MissingInputError, SealError, UsageError
 from idia_core.manifest import (
     FAILED,
+    FINGERPRINT,
     RECEIPTS,
     InputRecord,
     Manifest,
@@ -24,7 +25,6 @@ from idia_core.storage import as_path, find_files, identity_of
 from jobs.stages import KEPT, stage_configs, stage_of, upstream_of
 from pipelines.stage import Input, ResolvedInput, Stage, StageContext
 
-FINGERPRINT = "fingerprint"
 KEPT_DIGITS = 12
 ANY_FILE = Input("a file that the config names", patterns=("*",))
 TOLERATED = "tolerate_failed_inputs"
@@ -42,6 +42,7 @@ class State(StrEnum):
     CHANGED = "changed"
     TO_DO = "to do"
     WAITS = "waits"
+    LACKS = "lacks input"
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,29 @@ def plan_study(study: Study, only: Sequence[str] = ()) -> dict[str, PlannedStage
     return plans
 
 
+def plan_loosely(study: Study, only: Sequence[str] = ()) -> dict[str, PlannedStage]:
+    """The plans of the stages in `only`, or of all: where an input is not here, a plan that says so, and no error."""
+    configs, plans = stage_configs(study), dict[str, PlannedStage]()
+    needed = needed_stages(configs, only)
+    for name in study.stages:
+        if name not in needed:
+            continue
+        try:
+            plans[name] = plan_stage(study, name, configs, plans)
+        except MissingInputError as error:
+            folder = as_path(study.out) / name
+            plans[name] = PlannedStage(stage_of(study, name), configs[name], folder, State.LACKS, error.what)
+    return {name: plan for name, plan in plans.items() if not only or name in only}
+
+
+def check_stage_names(study: Study, only: Sequence[str]) -> None:
+    """Raise `UsageError` for a stage that the study does not have."""
+    for name in only:
+        if name not in study.stages:
+            fix = suggest(name, list(study.stages))
+            raise UsageError(f"the study has no stage '{name}'", f"study {study.name}", fix)
+
+
 def table_folder(study: Study, table: str) -> UPath:
     """The folder of `stage.table`; `UsageError` when the study has no such table."""
     name, _, wanted = table.partition(".")
@@ -235,3 +259,11 @@ def table_folder(study: Study, table: str) -> UPath:
     if wanted not in (tables := stage_of(study, name).tables):
         raise UsageError(f"stage '{name}' has no table '{wanted}'", "STAGE.TABLE", suggest(wanted, tables))
     return as_path(study.out) / name / wanted
+
+
+def describe(manifest: Manifest) -> str:
+    """What a sealed stage did, in a line: rows in, kept and dropped by reason, and the seconds it took."""
+    counts = dict(manifest.counts)
+    parts = [f"{counts.pop(key):,} {word}" for key, word in (("rows_in", "in"), ("rows_kept", "kept")) if key in counts]
+    parts += [f"{count:,} {reason}" for reason, count in counts.items() if count]
+    return f"{', '.join(parts) or 'done'}  ({manifest.provenance.seconds:.1f} s)"

@@ -7,14 +7,14 @@ from rich.console import Console
 from rich.table import Table
 
 from idia_core.config import Study
-from jobs.plan import PlannedStage, State
-from jobs.run import describe
+from jobs.plan import PlannedStage, State, describe
 
 
 def print_plan(study: Study, plans: Iterable[PlannedStage], console: Console, *, previews: bool) -> None:
     """Print the state of each stage and, with `previews`, what those would write that are not done."""
     plans = list(plans)
-    table = Table(title=f"{study.name} in {study.out}", title_justify="left", box=None, pad_edge=False)
+    console.print(f"{study.name} in {study.out}", soft_wrap=True, highlight=False, markup=False)
+    table = Table(box=None, pad_edge=False)
     for column in ("stage", "does", "state", "why", "what it did"):
         table.add_column(column, overflow="fold")
     for plan in plans:

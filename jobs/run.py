@@ -9,17 +9,28 @@ from datetime import UTC, datetime
 from rich.console import Console
 from upath import UPath
 
-from idia_core.config import StageConfig, Study, suggest
+from idia_core.config import StageConfig, Study
 from idia_core.errors import BusyError, MissingInputError, SealError, UsageError
-from idia_core.manifest import RECEIPTS, WORK, Manifest, Receipt, all_facts, provenance, total_counts, write_manifest
+from idia_core.manifest import (
+    FINGERPRINT,
+    RECEIPTS,
+    WORK,
+    Manifest,
+    Receipt,
+    all_facts,
+    provenance,
+    total_counts,
+    write_manifest,
+)
 from idia_core.storage import as_path, move_tree, remove_temporaries, remove_tree, sole_writer, write_text
 from jobs.local_ray import ray_when_needed
 from jobs.plan import (
     ATTEMPT,
-    FINGERPRINT,
     KEPT_DIGITS,
     PlannedStage,
     State,
+    check_stage_names,
+    describe,
     needed_stages,
     plan_if_possible,
     plan_stage,
@@ -75,14 +86,6 @@ def check_erasures(out: UPath) -> None:
         raise BusyError("people are being erased, and that was interrupted", str(out), fix)
 
 
-def check_stage_names(study: Study, only: Sequence[str]) -> None:
-    """Raise `UsageError` for a stage that the study does not have."""
-    for name in only:
-        if name not in study.stages:
-            fix = suggest(name, list(study.stages))
-            raise UsageError(f"the study has no stage '{name}'", f"study {study.name}", fix)
-
-
 def check_retries(study: Study, configs: Mapping[str, StageConfig], only: Sequence[str]) -> None:
     """Raise `UsageError` where no stage can try anew what failed."""
     if not any(ATTEMPT in type(config).model_fields for name, config in configs.items() if not only or name in only):
@@ -109,10 +112,9 @@ def _run_stage(plan: PlannedStage, start_ray: Callable[[float], None], console: 
     remove_temporaries(plan.folder)
     start_ray(plan.config.resources.gpus)
     started, began = datetime.now(UTC).isoformat(), time.monotonic()
-    context, progress, receipts = plan.context(), Progress(console), list[Receipt]()
+    context, progress, receipts = plan.context(), Progress(console, plan.folder), list[Receipt]()
     for phase in plan.stage.phases:
         receipts += run_phase(phase, context, plan.config.resources, progress)
-    remove_temporaries(plan.folder)  # of workers that were killed and whose splits others did
     manifest = Manifest(
         stage=plan.stage.name,
         version=plan.stage.version,
@@ -123,7 +125,7 @@ def _run_stage(plan: PlannedStage, start_ray: Callable[[float], None], console: 
         counts=total_counts(receipts),
         facts=all_facts(receipts),
         receipts=tuple(receipts),
-        provenance=provenance(sys.argv, started, time.monotonic() - began),
+        provenance=provenance(sys.argv, started, time.monotonic() - began, receipts),
     )
     write_manifest(plan.folder, manifest)
     _clear(plan)
@@ -131,7 +133,8 @@ def _run_stage(plan: PlannedStage, start_ray: Callable[[float], None], console: 
 
 
 def _clear(plan: PlannedStage) -> None:
-    """Remove what a sealed stage no longer needs."""
+    """Remove what a sealed stage no longer needs, and what workers that its driver had lost wrote meanwhile."""
+    remove_temporaries(plan.folder)
     for name in (RECEIPTS, WORK):
         remove_tree(plan.folder / name)
     if plan.stage.works_in:
@@ -164,11 +167,3 @@ def _holds_files(folder: UPath) -> bool:
 
 def _kept(plan: PlannedStage, fingerprint: str) -> UPath:
     return plan.folder.parent / KEPT / f"{plan.name}-{fingerprint[:KEPT_DIGITS]}"
-
-
-def describe(manifest: Manifest) -> str:
-    """What a sealed stage did, in a line: rows in, kept and dropped by reason, and the seconds it took."""
-    counts = dict(manifest.counts)
-    parts = [f"{counts.pop(key):,} {word}" for key, word in (("rows_in", "in"), ("rows_kept", "kept")) if key in counts]
-    parts += [f"{count:,} {reason}" for reason, count in counts.items() if count]
-    return f"{', '.join(parts) or 'done'}  ({manifest.provenance.seconds:.1f} s)"

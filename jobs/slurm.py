@@ -13,10 +13,10 @@ from cluster.slurm import JOB, SlurmRun, sbatch_script, submit
 from cluster.torchrun import entry_argv
 from idia_core.config import Study
 from idia_core.errors import MissingInputError, UsageError
-from idia_core.manifest import RECEIPTS
+from idia_core.manifest import FINGERPRINT, RECEIPTS
 from idia_core.model_reference import architecture_file
 from idia_core.storage import as_path, sole_writer, write_text
-from jobs.plan import FINGERPRINT, PlannedStage, State, plan_study
+from jobs.plan import PlannedStage, State, plan_study
 from jobs.run import make_room
 from pipelines.train_config import TrainConfig, check_work_root, runs, work_root
 from pipelines.training_run import Training, flags_of, leave_to_slurm, submitted

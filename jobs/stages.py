@@ -5,6 +5,7 @@ import re
 from idia_core.config import KIND, SERVE, SeededConfig, StageConfig, Study, suggest, validate
 from idia_core.errors import ConfigError
 from pipelines.registry import STAGES
+from pipelines.split_log import LOGS
 from pipelines.stage import Stage
 
 KEPT = "kept"
@@ -40,8 +41,8 @@ def stage_of(study: Study, name: str) -> Stage:
     if kind != name and name in STAGES:
         what = f"'{name}' is a stage, and here it would run '{kind}'"
         raise ConfigError(what, f"study {study.name}", "Call it otherwise.")
-    if not STAGE_NAME.fullmatch(name) or name == KEPT:
-        fix = f"Take letters, digits and '_', a letter first; '{KEPT}' is taken."
+    if not STAGE_NAME.fullmatch(name) or name in (KEPT, LOGS):
+        fix = f"Take letters, digits and '_', a letter first; '{KEPT}' and '{LOGS}' are taken."
         raise ConfigError(f"no stage can be called '{name}'", f"study {study.name}", fix)
     return STAGES[kind]
 

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import open_clip
 import polars as pl
 import pyarrow as pa
 from pydantic import Field, field_validator
@@ -17,7 +17,7 @@ from idia_core.errors import BudgetError
 from idia_core.http_retries import RetrySettings
 from idia_core.identities import IDENTITIES, attackable
 from idia_core.manifest import digest_of
-from idia_core.model_reference import Kind
+from idia_core.model_reference import OPEN_CLIP, Kind
 from idia_core.names import name_key
 from idia_core.prompts import TEMPLATES
 from idia_core.storage import as_path, sha256_of
@@ -170,7 +170,7 @@ class _TextEncoder:
         # A tag and a folder's configuration decide, with the weights, what a model computes; a file's path does not.
         made_by = [sha256_of(file) for file in reference.files() if file.suffix == ".json"]
         made_by += [] if reference.kind is Kind.CHECKPOINT else [reference.weights]
-        key = digest_of([split["sha256"], reference.architecture, *made_by, device, open_clip.__version__])
+        key = digest_of([split["sha256"], reference.architecture, *made_by, device, version(OPEN_CLIP)])
         folder = config.resources.text_cache
         return self._caches.setdefault(key, TextCache(as_path(folder) if folder else None, key))
 
@@ -250,8 +250,8 @@ STAGE = Stage(
     phases=(
         Phase("names", once, _Namer),
         Phase("texts", _text_blocks, _TextEncoder),
-        Phase("votes", _asked, _Voter),
-        Phase("panel", _paneled, _PanelVoter),
+        Phase("votes", _asked, _Voter, outward=True),
+        Phase("panel", _paneled, _PanelVoter, outward=True),
     ),
     tables=("names", "asked", "panel", "text_embeddings", "votes", "similarities", "panel_votes"),
     named_files=_named_files,

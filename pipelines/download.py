@@ -65,7 +65,7 @@ STAGE = Stage(
         "candidates": Input("URLs (url, perhaps caption, sha256, status)", patterns=PATTERNS),
         "selection": Input("whose are fetched (identity, role): members'; everybody's without it", optional=True),
     },
-    phases=(Phase("list", once, _Lister), Phase("fetch", parts, _Fetcher), Phase("sum", once, Summer)),
+    phases=(Phase("list", once, _Lister), Phase("fetch", parts, _Fetcher, outward=True), Phase("sum", once, Summer)),
     tables=("urls", "tars", "ledger", "csv"),
     preview=preview,
 )

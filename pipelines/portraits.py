@@ -189,7 +189,7 @@ STAGE = Stage(
     },
     phases=(
         Phase("list", once, _Lister),
-        Phase("fetch", parts, _Fetcher),
+        Phase("fetch", parts, _Fetcher, outward=True),
         Phase("cut", _blocks, _Cutter),
         Phase("sum", once, _Summer),
     ),

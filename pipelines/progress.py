@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,8 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
+from upath import UPath
+
+from idia_core.progress_record import EVERY_SECONDS, ProgressRecord, now, write_record
 
 LOG_SECONDS = 10.0
+WORDS = 400
+"""Letters of what workers say that are recorded."""
 UNITS = ("pairs/s", "left")  # columns whose names are said after their values
 STATE = "state"  # the column of what a split does that has no figures yet
 WAITS = "waits"  # how the state of a split begins that waits for the cluster: "waits for 8 GPUs"
@@ -34,10 +40,11 @@ class Note(NamedTuple):
 
 
 class Progress:
-    """How far the present phase is: splits done, rows a second, time left."""
+    """How far the present phase is: splits done, rows a second, time left; in a stage's `folder` it is recorded too."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, folder: UPath | None = None) -> None:
         self.console = console or Console(file=sys.stderr)
+        self._folder, self._counts, self._started, self._recorded = folder, Counter[str](), 0.0, 0.0
         self._bar: RichProgress | None = None
         self._title, self._total, self._before, self._done, self._rows = "", 0, 0, 0, 0
         self._fraction, self._note, self._table = 0.0, "", list[Row]()
@@ -49,6 +56,17 @@ class Progress:
         self._title, self._total, self._before, self._done, self._rows = title, total, done, done, 0
         self._fraction, self._note, self._table = 0.0, "", []
         self._began = self._logged = time.monotonic()
+        self._started, self._counts = now(), Counter()
+        self._record()
+        try:
+            with self._shown(title, total, done):
+                yield
+        except BaseException:
+            self._record(ended=True)
+            raise
+
+    @contextmanager
+    def _shown(self, title: str, total: int, done: int) -> Iterator[None]:
         if self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
             rest = TextColumn("{task.fields[rest]}", markup=False)
@@ -62,10 +80,11 @@ class Progress:
                 self.console.print(f"{title}: {done} of {total} splits are done already", soft_wrap=True)
             yield
 
-    def advance(self, rows: int) -> None:
-        """One more split is done, of `rows` rows."""
+    def advance(self, counts: Mapping[str, int]) -> None:
+        """One more split is done, which counted so much."""
         self._done += 1
-        self._rows += rows
+        self._rows += counts.get("rows_in", 0)
+        self._counts.update(counts)
         self._show()
 
     def notes(self, notes: Sequence[Note]) -> None:
@@ -95,7 +114,28 @@ class Progress:
             parts.append(self._note)
         return "  ".join(parts)
 
+    def _record(self, *, ended: bool = False) -> None:
+        if self._folder is None:
+            return
+        self._recorded = time.monotonic()
+        record = ProgressRecord(
+            phase=self._title.rpartition(" ")[2],
+            splits=self._total,
+            before=self._before,
+            done=self._done,
+            fraction=self._fraction,
+            rows=self._rows,
+            counts=dict(self._counts),
+            words=self._note or "; ".join(line.strip() for line in self._lines())[:WORDS],
+            began=self._started,
+            seen=now(),
+            ended=ended,
+        )
+        write_record(self._folder, record)
+
     def _show(self) -> None:
+        if time.monotonic() - self._recorded >= EVERY_SECONDS:
+            self._record()
         if self._bar:
             task = self._bar.task_ids[0]
             self._bar.update(task, completed=min(self._done + self._fraction, self._total), rest=self.rest())

@@ -319,7 +319,7 @@ STAGE = Stage(
     },
     phases=(
         Phase("prepare", _blocks, _Preparer),
-        Phase("train", _trainings, _Trainer),
+        Phase("train", _trainings, _Trainer, outward=True),
         Phase("examine", once, _Examiner),
     ),
     tables=("recogniser", "accuracy", "confusions", "calibration", "answers", "losses", "crops"),

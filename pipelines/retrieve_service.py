@@ -58,4 +58,4 @@ def _file(context: StageContext, block: int, first: Query) -> UPath:
     return context.folder / WORK / f"asked/{block:05d}-{first.place:06d}.json"
 
 
-ASK_PHASE = Phase("ask", _all_blocks, _Asker)
+ASK_PHASE = Phase("ask", _all_blocks, _Asker, outward=True)

@@ -18,7 +18,9 @@ DECODED_A_SECOND, WRITTEN_A_SECOND = 190, 700e6
 """What a core does: pictures of 512 pixels looked at, and bytes gathered, hashed and written."""
 
 
-class _Size(NamedTuple):
+class SetSize(NamedTuple):
+    """How large a base, or the members' pairs of a set, are."""
+
     pairs: int
     bytes: int
     files: int = 0
@@ -32,7 +34,7 @@ def preview(context: StageContext) -> Preview:
     rows = []
     for k in sorted(set(config.images_per_member)):
         own = sum(min(k, pairs) for pairs in held)
-        rows.append(_set(config, base, _Size(own, own * each), k))
+        rows.append(set_row(config, base, SetSize(own, own * each), k))
     written, looked = sum(row["bytes"] for row in rows), base.pairs + sum(held)
     hours = (looked / DECODED_A_SECOND + written / WRITTEN_A_SECOND) / 3600
     work = f"read {(base.bytes + members) / 1e9:,.2f} GB, look at {looked:,} pictures, write {written / 1e9:,.2f} GB"
@@ -40,7 +42,8 @@ def preview(context: StageContext) -> Preview:
     return Preview(rows, notes)
 
 
-def _set(config: ShardsConfig, base: _Size, members: _Size, k: int) -> dict[str, Any]:
+def set_row(config: ShardsConfig, base: SetSize, members: SetSize, k: int) -> dict[str, Any]:
+    """A training set: its pairs, its new tars and their bytes; `InvalidInputError` where they fill no batch."""
     total, left_out, written = base.pairs + members.pairs, 0, members.bytes
     tars = min(config.member_shards or base.files, members.pairs)
     if config.mode == "rewrite":
@@ -52,10 +55,10 @@ def _set(config: ShardsConfig, base: _Size, members: _Size, k: int) -> dict[str,
     return {"set": set_name(k), **counts, "new_tars": tars, "bytes": written}
 
 
-def _base(context: StageContext) -> _Size:
+def _base(context: StageContext) -> SetSize:
     config: ShardsConfig = context.config
     splits = list(base_splits(context.inputs["background"].files, config.lists, config.images))
-    return _Size(sum(_pairs(split) for split in splits), _file_bytes(context, "background"), len(splits))
+    return SetSize(sum(_pairs(split) for split in splits), _file_bytes(context, "background"), len(splits))
 
 
 def _pairs(split: Mapping[str, Any]) -> int:

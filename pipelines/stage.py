@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from upath import UPath
 from idia_core.config import StageConfig
 from idia_core.errors import InvalidInputError
 from idia_core.manifest import FileEntry, Receipt
+from idia_core.secrets import without_secrets
 from idia_core.storage import TEMPORARY_SUFFIX, HashedFile, is_local, write_whole
 
 Split = Mapping[str, Any]
@@ -132,6 +134,8 @@ class Phase:
     controls: bool = False
     """Its workers start other work on the cluster and watch it: they take no CPU, all run at once (or as many as
     `resources.workers`), near the driver, and one that fails ends none of the others."""
+    outward: bool = False
+    """Its splits ask others' servers, or keep what they go on from: none is started a second time beside a first."""
     urgency: Callable[[StageContext, Split], float] | None = None
     """Its splits start from the most urgent one on; without it in the plan's order. Their names stay the plan's."""
 
@@ -216,11 +220,10 @@ class SplitWriter:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A local folder for tools that want one; gone afterwards, or at the next run if the process is killed."""
-        name = f".{self.split}{TEMPORARY_SUFFIX}"
+        """A local folder for tools that want one; gone afterwards, or at the stage's end if the process is killed."""
+        name = f".{self.split}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"  # a worker that its driver lost may be at it too
         path = Path(self.folder.path) / name if is_local(self.folder) else Path(tempfile.mkdtemp(suffix=name))
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
         try:
             yield path
         finally:
@@ -231,8 +234,8 @@ class SplitWriter:
         self.counts.update(reasons)
 
     def note(self, kind: str, fact: str) -> None:
-        """Add a fact for the manifest, once."""
-        self.facts[kind] = (*dict.fromkeys((*self.facts.get(kind, ()), fact)),)
+        """Add a fact for the manifest, once, and without passwords or tokens."""
+        self.facts[kind] = (*dict.fromkeys((*self.facts.get(kind, ()), without_secrets(fact))),)
 
     def receipt(self, key: str) -> Receipt:
         """The proof that the split is done."""

@@ -5,10 +5,10 @@ Each run is watched by a controller, a Ray task that takes no CPU; pipelines/tra
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from cluster.launch import alive_nodes
 from idia_core.errors import InvalidInputError
 from idia_core.exposure import Loader, exactness_problem, exposures
 from idia_core.loss_curves import read_curves
@@ -16,8 +16,10 @@ from idia_core.training import TrainingRecipe, checkpoint_path, final_weights, o
 from pipelines.stage import Input, Phase, Split, SplitWriter, Stage, StageContext
 from pipelines.train_config import Run, TrainConfig, check_work_root, length_of, runs, work_root
 from pipelines.train_preview import preview
-from pipelines.training_run import Attempt, Training, train
 from pipelines.training_sets import FETCHED, TrainingSets
+
+if TYPE_CHECKING:
+    from pipelines.training_run import Attempt, Training
 
 MODELS = pa.schema(
     [
@@ -51,6 +53,8 @@ RUNS = pa.schema(
 
 
 def _runs(context: StageContext) -> Iterable[Split]:
+    from cluster.launch import alive_nodes  # noqa: PLC0415 - loads Ray, which a study that is only looked at needs not
+
     check_work_root(context, len(alive_nodes()))
     return [run.model_dump(mode="json") for run in runs(context.config, TrainingSets(context).sizes())]
 
@@ -87,6 +91,8 @@ class _Controller:
         self._sets, self._work = TrainingSets(context), work_root(context)
 
     def __call__(self, split: Split, out: SplitWriter) -> None:
+        from pipelines.training_run import Training, train  # noqa: PLC0415 - loads Ray
+
         run = Run.model_validate(split)
         training = Training(run, self._work, run.digest(self._sets.digest(run.set)))
         self._sets.fetch(run.set, self._work / FETCHED)
@@ -94,7 +100,7 @@ class _Controller:
         attempts = train(training, data, self._config.resources, out.report)
         self._keep(run, training, attempts, out)
 
-    def _keep(self, run: Run, training: Training, attempts: list[Attempt], out: SplitWriter) -> None:
+    def _keep(self, run: Run, training: "Training", attempts: list["Attempt"], out: SplitWriter) -> None:
         log = (training.folder / "out.log").read_text(encoding="utf-8")
         out.write(f"checkpoints/{run.model}.pt", final_weights(_last(training), run.recipe))
         weights = out.files[-1].sha256
@@ -121,7 +127,7 @@ class _Controller:
         out.count(rows_in=run.samples * run.recipe.epochs, rows_kept=run.samples * run.recipe.epochs)
 
 
-def _last(training: Training) -> Path:
+def _last(training: "Training") -> Path:
     return checkpoint_path(training.root, training.run.model, training.run.recipe)
 
 

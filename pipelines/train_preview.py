@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cluster.packing import schedule
+from cluster.packing import Schedule, schedule
 from cluster.torchrun import LOOPBACK, Rendezvous, entry_argv, torchrun_argv
 from idia_core.model_reference import architecture_file
 from idia_core.training import open_clip_flags
@@ -57,20 +57,29 @@ def _times(found: Sequence[Run], config: TrainConfig) -> Iterator[str]:
     kind, kinds = ("GPU", "GPUs") if config.recipe.device == "cuda" else ("process", "processes")
     total = sum(time * run.recipe.processes for time, run in zip(hours, found, strict=True))
     yield f"{len(found)} runs: {total:,.1f} {kind}-hours."
-    wanted = [_bundles(run, config) for run in found]
-    largest = max(max(bundles) for bundles in wanted)
+    wanted = [bundles(run, config) for run in found]
+    largest = max(max(parts) for parts in wanted)
     if config.resources.workers:
         clusters = [(largest, config.resources.workers * max(map(len, wanted)))]
     else:
         node = max(NODE_GPUS, largest)
         clusters = [(node, gpus // node) for gpus in CLUSTERS if gpus // node >= max(map(len, wanted))]
     for node, count in clusters:
-        plan = schedule(hours, wanted, [node] * count)
+        plan = schedule_on(found, config, [node] * count)
         busy = f"{plan.utilisation_until_last_start:.0%} busy until the last run starts"
         yield f"On {count} x {node} {kinds}: {plan.length:,.1f} hours, {busy}."
 
 
-def _bundles(run: Run, config: TrainConfig) -> tuple[int, ...]:
+def schedule_on(found: Sequence[Run], config: TrainConfig, nodes: Sequence[int]) -> Schedule:
+    """How the runs follow each other, in hours, on nodes of so many GPUs, or CPUs, each.
+
+    Every architecture's rate must be known. Raises `InvalidInputError` for a run that the nodes cannot hold.
+    """
+    hours = [run.hours(config.resources.rate_of(run.architecture) or 0) for run in found]
+    return schedule(hours, [bundles(run, config) for run in found], nodes)
+
+
+def bundles(run: Run, config: TrainConfig) -> tuple[int, ...]:
     """The processes of a run on each of its nodes."""
     nodes = config.resources.nodes_of(run.architecture)
     return (run.recipe.processes // nodes,) * nodes
@@ -81,7 +90,7 @@ def _commands(found: Sequence[Run], sets: TrainingSets, context: StageContext) -
     config: TrainConfig = context.config
     root = work_root(context)
     for run in found:
-        bundles, digest = _bundles(run, config), run.digest(sets.digest(run.set))
+        parts, digest = bundles(run, config), run.digest(sets.digest(run.set))
         flags = open_clip_flags(
             run.recipe,
             sets.train_data(run.set, root / FETCHED),
@@ -93,9 +102,9 @@ def _commands(found: Sequence[Run], sets: TrainingSets, context: StageContext) -
         )
         threads = run.recipe.threads_per_process
         entry = entry_argv(architecture_file(run.architecture), threads, digest, root / run.model, flags)
-        for node, processes in enumerate(bundles):
-            alone = len(bundles) == 1
+        for node, processes in enumerate(parts):
+            alone = len(parts) == 1
             host, port, address = (LOOPBACK, 0, LOOPBACK) if alone else ("NODE_0", PORT, f"NODE_{node}")
-            meeting = Rendezvous(host, port, f"{digest}-0", len(bundles), node)
+            meeting = Rendezvous(host, port, f"{digest}-0", len(parts), node)
             place = "" if alone else f", node {node}"
             yield f"{run.model}{place}: {shlex.join(torchrun_argv(processes, meeting, entry, address=address))}"

@@ -126,7 +126,7 @@ def test_every_stage_is_sealed_and_leaves_nothing_else(first: Done, root: Path) 
     """A manifest each, no receipts, no temporary files, no empty file."""
     assert first.code == 0
     out = root / "first"
-    assert sorted(path.name for path in out.iterdir()) == sorted(STAGES)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*STAGES, "logs"])
     assert all((out / stage / "manifest.json").exists() for stage in STAGES)
     assert not [path for path in out.rglob("*") if path.name.startswith((".", "_"))]
     assert all(path.stat().st_size for path in out.rglob("*") if path.is_file())

@@ -61,7 +61,7 @@ def links(out: Path) -> pl.DataFrame:
 def test_every_stage_is_sealed(out: Path) -> None:
     """And nothing else is there."""
     stages = load_study(as_path(str(STUDY))).stages
-    assert sorted(path.name for path in out.iterdir()) == sorted(stages)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*stages, "logs"])
     assert all((out / stage / "manifest.json").exists() for stage in stages)
     assert not [path for path in out.rglob("*") if path.name.startswith((".", "_"))]
 

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import stat
 import subprocess
 import sys
 from collections import Counter
@@ -44,9 +46,22 @@ def out(tmp_path_factory: pytest.TempPathFactory, tiny_demo: Callable[[Path], li
 
 def test_every_stage_is_sealed_and_leaves_nothing_else(out: Path) -> None:
     """A manifest each, no receipts, no temporary files."""
-    assert sorted(path.name for path in out.iterdir()) == sorted(STAGES)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*STAGES, "logs"])
     assert all((out / stage / "manifest.json").exists() for stage in STAGES)
     assert not [path for path in out.rglob("*") if path.name.startswith((".", "_"))]
+
+
+def test_nothing_is_open_to_others(out: Path, tmp_path: Path) -> None:
+    """Files are 0600 and folders 0700, whatever the shell's umask: parts, checkpoints, logs, pages and exports."""
+    words = ["export", "demo.yaml", "select.selection", str(tmp_path / "new/selection.csv"), "--set", f"out={out}"]
+    before = os.umask(0)
+    try:
+        subprocess.run([*IDIA, *words], cwd=ROOT, capture_output=True, check=True)
+    finally:
+        os.umask(before)
+    made = [out, *out.rglob("*"), *(tmp_path / "new").rglob("*")]
+    assert len(made) > 100
+    assert [path for path in made if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
 
 
 def test_the_second_run_does_nothing(out: Path, tiny_demo: Callable[[Path], list[str]]) -> None:

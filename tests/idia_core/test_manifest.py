@@ -236,3 +236,27 @@ def test_provenance_names_every_package() -> None:
     assert made.seconds == 1.235
     assert set(made.versions) == set(PACKAGES)
     assert all(made.versions.values())
+
+
+def test_a_manifest_tells_no_secret(tmp_path: Path) -> None:
+    """Neither of its command line, nor of settings, nor of where inputs are; all else is as it was."""
+    given = _manifest(*RECEIPTS)
+    asked = {"reference": "https://ann:s3cret@models.example/clip", "headers": {"api_key": "s3cret"}, "limit": 3}
+    argv = ["idia", "run", "--set", "attack.token=s3cret", "--set", "out=https://ann:s3cret@h/out"]
+    made = provenance(argv, "2026-01-01T00:00:00+00:00", 1.5)
+    source = InputRecord(source="https://h/a.parquet?token=s3cret", digest="d1", files=2)
+    write_manifest(
+        UPath(tmp_path),
+        given.model_copy(update={"config": asked, "inputs": {"captions": source}, "provenance": made}),
+    )
+    assert "s3cret" not in (tmp_path / "manifest.json").read_text()
+    found = read_manifest(UPath(tmp_path))
+    assert found
+    assert found.config == {
+        "reference": "https://***@models.example/clip",
+        "headers": {"api_key": "***"},
+        "limit": 3,
+    }
+    assert found.inputs["captions"].source == "https://h/a.parquet?token=***"
+    assert found.provenance.argv[-1] == "out=https://***@h/out"
+    assert found.receipts == given.receipts

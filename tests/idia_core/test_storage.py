@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 
-from idia_core.errors import BusyError, MissingInputError, UsageError
+from idia_core.errors import BusyError, MissingInputError, StorageError, UsageError
 from idia_core.storage import (
     as_path,
     find_files,
@@ -382,3 +384,47 @@ def test_object_stores_are_not_held() -> None:
     folder = UPath("memory://not-held")
     with sole_writer(folder), sole_writer(folder):
         assert not folder.exists()
+
+
+# Stores
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (PermissionError("Access Denied"), "Check the bucket's name, and that your credentials"),
+        (FileNotFoundError("The specified bucket does not exist"), "Check the bucket's name"),
+        (OSError(5, "We encountered an internal error."), "Is the store well, and within reach"),
+    ],
+)
+def test_a_store_that_takes_nothing_is_named(
+    error: OSError, fix: str, temporary_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error has the URL, what the store said and what to do; the temporary file is gone."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", refuse)
+    with pytest.raises(StorageError, match=re.escape(fix)) as caught:
+        write_text(as_path("memory://bucket/out/part"), "content")
+    assert caught.value.where == "memory://bucket/out/part"
+    assert str(error) in f"{caught.value.what}."
+    assert _everything(temporary_folder) == []
+
+
+def test_a_url_whose_package_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra of this package is named, before anything is run."""
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(UsageError, match=r"pip install 'idia\[gcs\]'"):
+        as_path("gs://bucket/out")
+
+
+def test_s3_is_patient_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight attempts by botocore's standard rules; the user's own settings are left alone."""
+    for name in ("AWS_MAX_ATTEMPTS", "AWS_RETRY_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    store = as_path("s3://bucket/out").fs
+    assert store.config_kwargs["retries"] == {"mode": "standard", "max_attempts": 8}
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    assert type(store)(skip_instance_cache=True).config_kwargs == {}

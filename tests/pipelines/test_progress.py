@@ -39,7 +39,7 @@ def test_a_short_phase_is_silent_in_a_log(progress: Progress, log: io.StringIO) 
     """Lines come every ten seconds, not at every split."""
     with progress.phase("scan match", 100, 0):
         for _ in range(100):
-            progress.advance(10)
+            progress.advance({"rows_in": 10})
     assert log.getvalue() == ""
 
 
@@ -49,9 +49,9 @@ def test_the_rate_counts_rows_of_this_run_and_the_time_left_the_running_splits(p
         assert progress.rest() == ""
         progress.notes([Note(0.5, "K025 epoch 10/20", {})])
         assert progress.rest().endswith("left  K025 epoch 10/20")
-        progress.advance(0)
+        progress.advance({})
         assert "rows/s" not in progress.rest()
-        progress.advance(1000)
+        progress.advance({"rows_in": 1000})
         assert "rows/s" in progress.rest()
         assert "left" not in progress.rest()
 
