@@ -4,12 +4,14 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import ray
@@ -46,6 +48,7 @@ def ray_when_needed(address: str | None) -> Iterator[Callable[[float], None]]:
                 else:
                     ending.enter_context(_folder_with_reaper())
                 ending.callback(ray.shutdown)
+                _end_at_once_when_asked()
             if not address:
                 _check_gpus(gpus)
 
@@ -62,6 +65,15 @@ def _join(address: str) -> None:
     except (OSError, ValueError, RuntimeError) as error:  # ConnectionError is an OSError
         words = str(error).splitlines() or [type(error).__name__]
         raise ClusterError(f"no Ray cluster can be reached: {words[0]}", address, fix) from None
+
+
+def _end_at_once_when_asked() -> None:
+    """Take Ray's handler of SIGTERM away: it writes down where the process was, and may wait for a lock for ever.
+
+    What is done stays, and workers end with their driver, however it ends.
+    """
+    if current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _check_gpus(wanted: float) -> None:
