@@ -13,9 +13,10 @@ from idia_core.config import Study
 from idia_core.identities import PICTURES
 from jobs.run import run_study
 from tests.pipelines.audits import QUIET
+from tests.soak import WHOLE
 from tests.tiny_models import write_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
+pytestmark = [pytest.mark.soak, WHOLE, pytest.mark.usefixtures("local_ray")]
 PEOPLE, ABSENT, SEED = 20, 6, 12
 """With seeds 11, 12 and 13 presence is right of 19, 20 and 19 people, and who is chosen is absent. A stranger resembles
 an absent person in two of these worlds, so that their rarest are not all ranked first."""
