@@ -58,14 +58,22 @@ class Known:
 
 
 class Rates:
-    """Rates from several places; of two for the same work the one of the earlier place counts."""
+    """Rates from several places; of two for the same work the one of the earlier place counts, what is shipped last."""
 
-    def __init__(self, files: Iterable[tuple[str, RatesFile]]) -> None:
-        self._files = list(files)
+    def __init__(self, given: Iterable[tuple[str, RatesFile]], shipped: RatesFile) -> None:
+        self._given = list(given)
+        self._files = [*self._given, ("shipped", shipped)]
 
     def of(self, work: str, device: Device) -> Known | None:
         """How fast that kind of work is done on one core or GPU; None where nobody says."""
-        for source, file in self._files:
+        return self._first(self._files, work, device)
+
+    def given(self, work: str, device: Device) -> Known | None:
+        """What the user says of it."""
+        return self._first(self._given, work, device)
+
+    def _first(self, files: Iterable[tuple[str, RatesFile]], work: str, device: Device) -> Known | None:
+        for source, file in files:
             rate = file.rates.get(work)
             if rate and (value := rate.cpu if device == "cpu" else rate.gpu):
                 return Known(value, self._unit(work), rate.measured or source)

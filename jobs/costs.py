@@ -203,7 +203,8 @@ def _count(plan: PlannedStage, estimate: Estimate, terms: Terms) -> _Count:
     if estimate.runs:
         return _trainings(plan.config, estimate.runs, terms)
     count, parts = _Count(), list[tuple[float, float]]()
-    earlier = matching(terms.measured, plan.stage.name, plan.config)
+    said = estimate.work and all(terms.rates.given(work.rate, work.device) for work in estimate.work)
+    earlier = None if said else matching(terms.measured, plan.stage.name, plan.config)
     seconds = earlier.seconds(estimate.rows_in, plan.config) if earlier else None
     if earlier and seconds is not None and not math.isnan(seconds):
         told = f"{1 / earlier.seconds_a_row:,.4g} rows/s of a worker"

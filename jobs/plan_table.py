@@ -11,6 +11,7 @@ from idia_core.config import Study
 from idia_core.rates import Prices
 from idia_core.sizes import told_bytes, told_count
 from jobs.costs import Cluster, StageCost, Taken
+from jobs.findings import say
 from jobs.plan import State
 
 UNKNOWN = "?"
@@ -19,9 +20,8 @@ COLUMNS = ("splits", "reads", "CPU-hours", "GPU-hours", "time")
 
 def print_costs(study: Study, costs: Sequence[StageCost], cluster: Cluster, prices: Prices, console: Console) -> None:
     """Print what each stage costs, and all of them; those that are done cost nothing."""
-    where = f"{cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs"
-    title = f"{study.name} in {study.out}, on {where}"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_footer=True, footer_style="bold")
+    say(console, f"{study.name} in {study.out}, on {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs")
+    table = Table(box=None, pad_edge=False, show_footer=True, footer_style="bold")
     table.add_column("stage", "total", no_wrap=True)
     table.add_column("state", overflow="fold", min_width=14)
     priced = prices != Prices(currency=prices.currency)
@@ -87,27 +87,27 @@ def _total(costs: Sequence[StageCost]) -> StageCost:
 
 
 def _print_rest(costs: Sequence[StageCost], prices: Prices, console: Console) -> None:
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True, highlight=False, markup=False)
-
     rates = {(rate.work, rate.told): rate.source for cost in costs for rate in cost.rates}
     if rates:
-        say("\nCounted with")
+        say(console, "\nCounted with")
     for (work, told), source in rates.items():
-        say(f"  {work}: {told} ({source})")
-    say("\nNot known, or not counted")
-    say("  Amounts are of a run from scratch. The start of workers and of machines, storage and traffic are left out.")
+        say(console, f"  {work}: {told} ({source})")
+    say(console, "\nNot known, or not counted")
+    say(
+        console,
+        "  Amounts are of a run from scratch. The start of workers and of machines, storage and traffic are left out.",
+    )
     unknown = [cost.plan.name for cost in costs if math.isnan(cost.taken.hours) or math.isnan(cost.taken.cpu_hours)]
     if unknown:
-        say(f"  The totals are without what is not known: {', '.join(unknown)}.")
+        say(console, f"  The totals are without what is not known: {', '.join(unknown)}.")
     if prices == Prices(currency=prices.currency):
-        say("  Money: give prices with --cpu-price and --gpu-price, or in a file of --rates.")
+        say(console, "  Money: give prices with --cpu-price and --gpu-price, or in a file of --rates.")
     if absent := list(dict.fromkeys(source for cost in costs for source in cost.absent)):
-        say(f"  Not here, so counted as declared, if they are: {', '.join(absent)}.")
+        say(console, f"  Not here, so counted as declared, if they are: {', '.join(absent)}.")
     _print_missing(costs, console)
     for cost in costs:
         for note in cost.notes:
-            say(f"  {cost.plan.name}: {note}")
+            say(console, f"  {cost.plan.name}: {note}")
 
 
 def _print_missing(costs: Sequence[StageCost], console: Console) -> None:
@@ -117,8 +117,6 @@ def _print_missing(costs: Sequence[StageCost], console: Console) -> None:
         for rate in cost.missing:
             wanted.setdefault(rate, []).append(cost.plan.name)
     if wanted:
-        console.print(
-            "  No rate, so give it in a file of --rates, or measure it by benchmarks/rates.py:", soft_wrap=True
-        )
+        say(console, "  No rate, so give it in a file of --rates, or measure it by benchmarks/rates.py:")
     for rate, stages in wanted.items():
-        console.print(f"    {rate} ({', '.join(stages)})", soft_wrap=True, highlight=False, markup=False)
+        say(console, f"    {rate} ({', '.join(stages)})")

@@ -87,7 +87,7 @@ def _rates(files: list[str], given: "RatesFile") -> "Rates":
     from idia_core.rates import Rates, read_rates  # noqa: PLC0415
 
     own = [(file, read_rates(UPath(file))) for file in files]
-    return Rates([("the command line", given), *own, ("measured", read_rates(_shipped("rates.yaml")))])
+    return Rates([("the command line", given), *own], read_rates(_shipped("rates.yaml")))
 
 
 def _measured(plans: "Mapping[str, PlannedStage]", folders: list[str]) -> "list[Measured]":

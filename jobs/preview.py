@@ -7,13 +7,14 @@ from rich.console import Console
 from rich.table import Table
 
 from idia_core.config import Study
+from jobs.findings import say
 from jobs.plan import PlannedStage, State, describe
 
 
 def print_plan(study: Study, plans: Iterable[PlannedStage], console: Console, *, previews: bool) -> None:
     """Print the state of each stage and, with `previews`, what those would write that are not done."""
     plans = list(plans)
-    console.print(f"{study.name} in {study.out}", soft_wrap=True, highlight=False, markup=False)
+    say(console, f"{study.name} in {study.out}")
     table = Table(box=None, pad_edge=False)
     for column in ("stage", "does", "state", "why", "what it did"):
         table.add_column(column, overflow="fold")
@@ -37,7 +38,7 @@ def _print_preview(plan: PlannedStage, console: Console) -> None:
         table.add_row(*map(_cell, row.values()))
     console.print(table)
     for note in found.notes:
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
+        say(console, note)
 
 
 def _cell(value: Any) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text
 from idia_core.config import Study
 from idia_core.manifest import MANIFEST, read_manifest
 from idia_core.progress_record import read_record
+from jobs.findings import say
 from jobs.live import Live, live
 from jobs.plan import PlannedStage, State, describe, plan_loosely
 
@@ -48,7 +49,8 @@ def print_status(study: Study, console: Console) -> None:
     """Print how far a study is, once."""
     plans = plan_loosely(study)
     stages = [shown(plan) for plan in plans.values()]
-    console.print(_table(study, stages))
+    say(console, f"{study.name} in {study.out}")
+    console.print(_table(stages))
     for stage in stages:
         for line in _about(stage):
             console.print(line, soft_wrap=True, highlight=False)
@@ -100,8 +102,8 @@ class _Watched:
         return signs
 
 
-def _table(study: Study, stages: list[Shown]) -> Table:
-    table = Table(title=f"{study.name} in {study.out}", title_justify="left", box=None, pad_edge=False)
+def _table(stages: list[Shown]) -> Table:
+    table = Table(box=None, pad_edge=False)
     table.add_column("stage", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("", overflow="fold")
@@ -112,7 +114,7 @@ def _table(study: Study, stages: list[Shown]) -> Table:
 
 def _view(study: Study, stages: list[Shown]) -> RenderableType:
     """The whole screen."""
-    table = Table(title=f"{study.name} in {study.out}", title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for column in ("stage", "state", ""):
         table.add_column(column, no_wrap=True)
     table.add_column("", overflow="fold", ratio=1)
@@ -126,7 +128,7 @@ def _view(study: Study, stages: list[Shown]) -> RenderableType:
     end = Text(
         f"{done} of {len(stages)} stages are done; {time.strftime('%H:%M:%S')}; Ctrl-C ends this view, not the run."
     )
-    return Group(table, Text(""), *lines, end)
+    return Group(Text(f"{study.name} in {study.out}"), table, Text(""), *lines, end)
 
 
 def _about(stage: Shown) -> list[Text]:

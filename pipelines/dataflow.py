@@ -168,20 +168,9 @@ def _run(
     if not todo:
         return
     notes, errors = _notes_actor(), list[IdiaError]()
-    shared, watching = ray.put((phase, context)), Watching(context.folder, phase.name, len(todo))
-    anywhere = _task(phase, resources)
-
-    def submit(job: Job, away_from: str | None) -> Any:
-        watching.submitted(job.name, away_from)
-        task = _task(phase, resources, away_from) if away_from else anywhere
-        return task.remote((shared,), job, notes)
-
+    watching = Watching(context.folder, phase.name, len(todo))
     waiting, board = iter(todo), _Board(notes, phase, resources)
-    running = Running(
-        submit,
-        partial(_result, context=context),
-        None if phase.controls or phase.outward else resources.straggler_seconds,
-    )
+    running = _running(phase, context, resources, notes, watching)
     try:
         watching.begin()
         while True:
@@ -205,6 +194,21 @@ def _run(
         watching.end()
     if errors:
         raise errors[0]
+
+
+def _running(
+    phase: Phase, context: StageContext, resources: Resources, notes: Any, watching: Watching
+) -> Running[Job, Done | IdiaError]:
+    """What hands splits to Ray and takes their results; none runs yet."""
+    shared, anywhere = ray.put((phase, context)), _task(phase, resources)
+
+    def submit(job: Job, away_from: str | None) -> Any:
+        watching.submitted(job.name, away_from)
+        task = _task(phase, resources, away_from) if away_from else anywhere
+        return task.remote((shared,), job, notes)
+
+    once = phase.controls or phase.outward
+    return Running(submit, partial(_result, context=context), None if once else resources.straggler_seconds)
 
 
 def _task(phase: Phase, resources: Resources, away_from: str | None = None) -> Any:

@@ -4,7 +4,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -58,12 +58,11 @@ class Progress:
         self._began = self._logged = time.monotonic()
         self._started, self._counts = now(), Counter()
         self._record()
-        try:
+        with ExitStack() as unless_done:
+            unless_done.callback(self._record, ended=True)
             with self._shown(title, total, done):
                 yield
-        except BaseException:
-            self._record(ended=True)
-            raise
+            unless_done.pop_all()
 
     @contextmanager
     def _shown(self, title: str, total: int, done: int) -> Iterator[None]:

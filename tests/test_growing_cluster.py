@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.growing import SPLITS
 from tests.kills import ROOT
 
 pytestmark = pytest.mark.slow
-CPUS = 4
+CPUS, SPLITS = 4, 40
 
 
 def test_a_phase_makes_use_of_a_node_that_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,7 +21,8 @@ def test_a_phase_makes_use_of_a_node_that_comes_later(tmp_path: Path, monkeypatc
     folder = tempfile.mkdtemp(prefix="idia-")  # a short one: sockets lie in it
     monkeypatch.setenv("RAY_TMPDIR", folder)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    command = [sys.executable, "-m", "tests.growing", cluster.address, str(tmp_path)]
+    command = [sys.executable, "-m", "tests.sleeping", cluster.address, str(tmp_path)]
+    command += ["--splits", str(SPLITS), "--seconds", "1"]
     with subprocess.Popen(command, cwd=ROOT) as driver:
         while len(list(tmp_path.glob("*.times"))) < 2:
             assert driver.poll() is None

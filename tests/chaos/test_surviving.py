@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from tests.chaos.nodes import STARVED, Nodes, nodes, raylet
-from tests.chaos.phase import SPLITS
 from tests.kills import IDIA, ROOT
 from tests.processes import still_running
 from tests.servers import free_port
 
+SPLITS = 6
 LONG = 600.0
 """Seconds that nobody waits for."""
 SOON = 120.0
@@ -34,8 +34,19 @@ class Driver:
     """A phase whose last split sleeps, as a process."""
 
     def __init__(self, cluster: Nodes, out: Path, seconds: float, retries: int = 3) -> None:
-        words = [cluster.address, str(out), str(seconds), str(retries)]
-        command = [sys.executable, "-m", "tests.chaos.phase", *words]
+        words = [
+            "--splits",
+            SPLITS,
+            "--seconds",
+            0.2,
+            "--last",
+            seconds,
+            "--retries",
+            retries,
+            "--straggler-seconds",
+            2,
+        ]
+        command = [sys.executable, "-m", "tests.sleeping", cluster.address, str(out), *map(str, words)]
         environment = os.environ | {"RAY_task_oom_retries": "2"}
         self.out = out
         self.process = subprocess.Popen(

@@ -1,15 +1,15 @@
 """Model references: every form that can be given, and what is said about those that cannot."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
+import open_clip
 import pytest
 from upath import UPath
 
 from idia_core.errors import ConfigError, MissingInputError, UsageError
-from idia_core.model_reference import Kind, ModelReference, architecture_file, architectures, model_config
-
-pytest.importorskip("open_clip")
+from idia_core.model_reference import TAGS, Kind, ModelReference, architecture_file, architectures, model_config
 
 
 @pytest.fixture
@@ -30,6 +30,17 @@ def test_a_tag_of_open_clip() -> None:
         assert reference == ModelReference("ViT-B-32", "laion400m_e32", Kind.PRETRAINED)
         assert (reference.default_name, reference.files()) == ("ViT-B-32_laion400m_e32", [])
         assert str(reference) == "ViT-B-32:laion400m_e32"
+
+
+def test_the_list_of_tags_is_open_clips_own() -> None:
+    """It only spares the seconds in which open_clip is loaded; a new version of open_clip wants it anew."""
+    tags = defaultdict(list)
+    for architecture, tag in open_clip.list_pretrained():
+        tags[architecture].append(tag)
+    assert json.loads(TAGS.read_text()) == {
+        "version": open_clip.__version__,
+        "tags": {name: sorted(tags[name]) for name in tags},
+    }
 
 
 def test_a_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

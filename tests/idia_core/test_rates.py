@@ -19,9 +19,11 @@ SHIPPED = RatesFile(
 def test_the_first_place_that_knows_counts() -> None:
     """Field by field: a rate for GPUs of one file leaves the other file's for CPUs as it is."""
     own = RatesFile(rates={"embed": Rate(gpu=2000.0)})
-    rates = Rates([("own.yaml", own), ("shipped", SHIPPED)])
+    rates = Rates([("own.yaml", own)], SHIPPED)
     assert rates.of("embed", "gpu") == Known(2000.0, "pictures", "own.yaml")
     assert rates.of("embed", "cpu") == Known(10.0, "pictures", "a laptop")
+    assert rates.given("embed", "gpu") == rates.of("embed", "gpu")
+    assert rates.given("embed", "cpu") is None
     assert rates.of("scan", "gpu") is None
     assert rates.of("unheard of", "cpu") is None
 
@@ -29,10 +31,9 @@ def test_the_first_place_that_knows_counts() -> None:
 def test_prices_are_those_of_the_first_place_that_gives_any() -> None:
     """Without any there are none."""
     priced = RatesFile(prices=Prices(gpu_hour=2.5))
-    assert (
-        Rates([("a", RatesFile()), ("b", priced), ("c", RatesFile(prices=Prices(cpu_hour=1)))]).prices.gpu_hour == 2.5
-    )
-    assert Rates([("a", SHIPPED)]).prices == Prices()
+    other = RatesFile(prices=Prices(cpu_hour=1))
+    assert Rates([("a", RatesFile()), ("b", priced), ("c", other)], SHIPPED).prices.gpu_hour == 2.5
+    assert Rates([], SHIPPED).prices == Prices()
 
 
 def test_a_file_of_rates_is_strict(tmp_path: Path) -> None:

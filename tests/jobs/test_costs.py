@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,11 +31,16 @@ RATES = {
 
 
 def terms(
-    sizes: Mapping[str, Size], cpus: float = 16, gpus: float = 8, measured: tuple[Measured, ...] = (), **prices: float
+    sizes: Mapping[str, Size],
+    cpus: float = 16,
+    gpus: float = 8,
+    measured: tuple[Measured, ...] = (),
+    own: Mapping[str, Rate] = MappingProxyType({}),
+    **prices: float,
 ) -> Terms:
     """What is counted with."""
-    file = RatesFile(rates=RATES, prices=Prices.model_validate(prices))
-    return Terms(Rates([("test", file)]), measured, sizes, Cluster(cpus, gpus))
+    given = RatesFile(rates=dict(own), prices=Prices.model_validate(prices))
+    return Terms(Rates([("test", given)], RatesFile(rates=RATES)), measured, sizes, Cluster(cpus, gpus))
 
 
 def costs(study: Study, wanted: Terms) -> dict[str, StageCost]:
@@ -130,7 +136,7 @@ def test_a_worker_that_the_cluster_has_no_room_for(small: Study) -> None:
     assert scan.notes == ("a worker takes 32 CPUs and 0 GPUs: the cluster has no room",)
 
 
-def test_the_rate_of_an_earlier_run_counts_before_all_others(small: Study) -> None:
+def test_the_rate_of_an_earlier_run_counts_before_what_is_shipped(small: Study) -> None:
     """4.5 million rows at 10 microseconds each; that of a run with other settings does not."""
     alike = Measured("scan", {"urls": True}, 1e-5, cpus=1, gpus=0, where="the seal in out/scan")
     scan = costs(small, terms({}, measured=(alike,)))["scan"]
@@ -138,6 +144,14 @@ def test_the_rate_of_an_earlier_run_counts_before_all_others(small: Study) -> No
     assert [rate.source for rate in scan.rates] == ["the seal in out/scan"]
     other = Measured("scan", {"urls": False}, 1e-5, cpus=1, gpus=0, where="")
     assert costs(small, terms({}, measured=(other,)))["scan"].taken.cpu_hours == pytest.approx(4.5 / 3600)
+
+
+def test_a_rate_of_the_users_counts_before_that_of_an_earlier_run(small: Study) -> None:
+    """Who gives one knows better."""
+    alike = Measured("scan", {"urls": True}, 1e-5, cpus=1, gpus=0, where="the seal in out/scan")
+    scan = costs(small, terms({}, measured=(alike,), own={"scan": Rate(cpu=2e6)}))["scan"]
+    assert scan.taken.cpu_hours == pytest.approx(2.25 / 3600)
+    assert [rate.source for rate in scan.rates] == ["test"]
 
 
 def test_shipped_rates_of_shards_are_those_of_its_own_preview() -> None:
