@@ -98,14 +98,16 @@ def shown(study: Study, width: int) -> str:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_status_tells_how_far_a_running_stage_is(begun: Study, width: int) -> None:
-    """Nothing of it is wider than the terminal but the words about it, which a pipe gets whole."""
+    """No row is wider than the terminal; the study's folder above them is told whole, to be copied."""
     text = shown(begun, width)
     assert "running" in text
     told = re.search(r"match: 3 of 10 splits, \d+ rows/s, 0:0(\d):\d\d left", " ".join(text.split()))
     assert told
     assert int(told[1]) >= 2  # 140 seconds, and a little more for each that the test took
     assert "5 empty" in text
-    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    title, *rows = text.splitlines()
+    assert title == f"small in {begun.out}"
+    assert max(len(row.rstrip()) for row in rows) <= width
 
 
 def test_status_tells_that_a_driver_is_gone(begun: Study) -> None:
