@@ -1,7 +1,8 @@
 """OpenCV's frontal-face cascade with the paper's parameters: the same windows and rules, several times faster.
 
-OpenCV judges one window after another. Here the first stage, which few windows pass, judges all windows of a row at
-once, and each later stage those that are left. The scaled pictures, their integrals and the grouping are OpenCV's.
+OpenCV judges one window after another. Here the first stage, which few windows pass, judges all windows at once, and
+each later stage those that are left, with their neighbours. The scaled pictures, their integrals and the grouping are
+OpenCV's.
 
 Axes: S stages, F weak classifiers ("stumps") of all stages, R their rectangles, of which there are up to three.
 """

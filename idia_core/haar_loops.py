@@ -4,24 +4,24 @@ Axes: S stages, F weak classifiers ("stumps") of all stages, R their rectangles,
 four corners of a rectangle.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from idia_core.compiled import jit
+from idia_core.compiled import inline, jit, jit_apart
 
 AREA, FLAT = 22.0 * 22.0, 0.1
 """Pixels whose contrast is measured; a window is too flat where they, over the contrast, are so many or more."""
 BLOCK, LEFT = 2048, 512
 """Neighbouring windows, and some of those that are left, that are judged at once: as many as stay in the cache."""
-MANY, CROWD = 6, 64
-"""Where one window in so many is left, the others are judged too, for neighbours in memory cost little; unless a block
-holds fewer than a crowd."""
+LANES = 8
+"""Of those that are left so many neighbours are judged together, by vector code: it costs no more than one of them."""
 Integers = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
-Offsets = npt.NDArray[np.uint64]
-"""Unsigned, for numba would count a negative one from the end, and ask each time whether it is one."""
+Offsets = npt.NDArray[np.uint32]
+Places = npt.NDArray[np.uint64]
+"""Both are unsigned, for numba would count a negative one from the end, and ask each time whether it is one."""
 
 
 class Scaled(NamedTuple):
@@ -54,26 +54,28 @@ class Stumps(NamedTuple):
 
 
 @jit
-def passing(picture: Scaled, stumps: Stumps, corners_3FRC: Integers) -> Offsets:
+def passing(picture: Scaled, stumps: Stumps, corners_3FRC: Integers) -> Places:
     """The places (row * width of a plane + column) of the windows that pass all stages.
 
     `corners_3FRC` has the plane, row and column of each corner, as seen from a window's place, and after the stumps'
     a rectangle more: that whose contrast is measured.
     """
     count = (picture.rows - 1) * picture.wide + picture.columns
-    norms, totals = np.empty(count, np.float32), np.empty(count, np.float32)
-    at_FRC = np.empty(corners_3FRC.shape[1:], np.uint64)
+    sums, norms, totals = picture.sums, np.zeros(max(count, LANES), np.float32), np.empty(count, np.float32)
+    if count < LANES:
+        sums = np.concatenate((sums, np.zeros(LANES, np.int32)))
+    at_FRC = np.empty(corners_3FRC.shape[1:], np.uint32)
     _look_up(picture, corners_3FRC, len(at_FRC) - 1, len(at_FRC), at_FRC)
-    _measure_contrast(picture.sums, picture.squares, at_FRC[-1, 0], norms)
+    _measure_contrast(picture.sums, picture.squares, at_FRC[-1, 0], norms[:count])
     _look_up(picture, corners_3FRC, 0, stumps.first_S[1], at_FRC)
     for start in range(0, count, BLOCK):
         block = slice(start, min(start + BLOCK, count))
-        _judge_all(picture.sums[start:], at_FRC, stumps, 0, norms[block], totals[block])
+        _judge_all(picture.sums[start:], at_FRC, stumps, norms[block], totals[block])
     places = _passed_first(totals, norms, stumps.least_S[0], picture)
     for stage in range(1, len(stumps.least_S)):
         if len(places) > 0:
             _look_up(picture, corners_3FRC, stumps.first_S[stage], stumps.first_S[stage + 1], at_FRC)
-            places = _passed(picture.sums, places, at_FRC, stumps, stage, norms)
+            places = _passed(sums, places, at_FRC, stumps, stage, norms)
     return places
 
 
@@ -99,41 +101,7 @@ def _measure_contrast(sums: Integers, squares: Integers, at: Offsets, norms: Flo
 
 
 @jit
-def _judge_all(sums: Integers, at_FRC: Offsets, stumps: Stumps, stage: int, norms: Floats, totals: Floats) -> None:
-    """The stage's sum for each window from the first of `sums` on."""
-    values = np.empty(len(totals), np.int32)
-    totals[:] = 0
-    for stump in range(stumps.first_S[stage], stumps.first_S[stage + 1]):
-        _add_for_all(sums, at_FRC[stump], stumps.weights_FR[stump], stumps.stumps_F3[stump], norms, totals, values)
-
-
-@jit
-def _add_for_all(
-    sums: Integers,
-    at_RC: Offsets,
-    weights_R: Integers,
-    stump: Floats,
-    norms: Floats,
-    totals: Floats,
-    values: Integers,
-) -> None:
-    """Add a stump's vote to the totals of neighbouring windows; few arrays in a loop make it vector code."""
-    count, one, two, three = len(values), weights_R[0], weights_R[1], weights_R[2]
-    a, b, c, d = (sums[at_RC[0, 0] :], sums[at_RC[0, 1] :], sums[at_RC[0, 2] :], sums[at_RC[0, 3] :])
-    e, f, g, h = (sums[at_RC[1, 0] :], sums[at_RC[1, 1] :], sums[at_RC[1, 2] :], sums[at_RC[1, 3] :])
-    for x in range(count):
-        values[x] = one * (a[x] - b[x] - c[x] + d[x]) + two * (e[x] - f[x] - g[x] + h[x])
-    if three:
-        a, b, c, d = (sums[at_RC[2, 0] :], sums[at_RC[2, 1] :], sums[at_RC[2, 2] :], sums[at_RC[2, 3] :])
-        for x in range(count):
-            values[x] += three * (a[x] - b[x] - c[x] + d[x])
-    threshold, below, above = stump
-    for x in range(count):
-        totals[x] += below if np.float32(values[x]) * norms[x] < threshold else above
-
-
-@jit
-def _passed_first(totals: Floats, norms: Floats, least: np.float32, picture: Scaled) -> Offsets:
+def _passed_first(totals: Floats, norms: Floats, least: np.float32, picture: Scaled) -> Places:
     """The places of the windows that pass the first stage; OpenCV skips the one after any that fails it."""
     places, passed = np.empty(picture.rows * picture.columns, np.uint64), np.int64(0)
     for row in range(picture.rows):
@@ -147,51 +115,115 @@ def _passed_first(totals: Floats, norms: Floats, least: np.float32, picture: Sca
 
 
 @jit
-def _passed(sums: Integers, places: Offsets, at_FRC: Offsets, stumps: Stumps, stage: int, norms: Floats) -> Offsets:
+def _passed(sums: Integers, places: Places, at_FRC: Offsets, stumps: Stumps, stage: int, norms: Floats) -> Places:
     """Those of the places, in rising order, whose windows pass a later stage; they are moved to the front."""
-    totals, kept = np.empty(LEFT, np.float32), 0
+    starts, kept = np.empty(LEFT + 1, np.uint64), np.int64(0)
+    totals = np.empty((2, LEFT // 2 + 1, LANES), np.float32)  # of the even groups and of the odd ones
     for start in range(0, len(places), LEFT):
         block = places[start : start + LEFT]
-        _judge(sums, block, at_FRC, stumps, stage, norms, totals)
-        for n in range(len(block)):
-            places[kept] = block[n]
-            kept += totals[n] >= stumps.least_S[stage]
+        groups, group = _group(block, np.uint64(len(norms) - LANES), starts), np.int64(0)
+        _judge_groups(sums, starts[:groups], at_FRC, stumps, stage, norms, totals[0], totals[1])
+        for place in block:
+            group += np.int64(place >= starts[group] + np.uint64(LANES))
+            places[kept] = place
+            kept += np.int64(totals[group % 2, group // 2, place - starts[group]] >= stumps.least_S[stage])
     return places[:kept]
 
 
 @jit
-def _judge(
-    sums: Integers, block: Offsets, at_FRC: Offsets, stumps: Stumps, stage: int, norms: Floats, totals: Floats
-) -> None:
-    """The stage's sum for each place of a block."""
-    first, span = block[0], block[-1] - block[0] + 1
-    if len(block) >= CROWD and len(block) * MANY > span:
-        all_totals = np.empty(span, np.float32)
-        _judge_all(sums[first:], at_FRC, stumps, stage, norms[first : first + span], all_totals)
-        for n in range(len(block)):
-            totals[n] = all_totals[block[n] - first]
-    else:
-        totals[: len(block)] = 0
-        left_norms = norms[block]
-        for stump in range(stumps.first_S[stage], stumps.first_S[stage + 1]):
-            weights, values = stumps.weights_FR[stump], stumps.stumps_F3[stump]
-            _add_for_some(sums, block, at_FRC[stump], weights, values, left_norms, totals)
+def _group(places: Places, last: np.uint64, starts: Places) -> int:
+    """Find groups of neighbours, none of which begins after `last`, that hold all the places; returns how many.
+
+    It is an even number: the last group may be there twice.
+    """
+    groups, end = 0, np.uint64(0)
+    for place in places:
+        if place >= end:
+            starts[groups] = min(place, last)
+            end = starts[groups] + np.uint64(LANES)
+            groups += 1
+    starts[groups] = starts[groups - 1]
+    return groups + groups % 2
 
 
-@jit
-def _add_for_some(
-    sums: Integers, places: Offsets, at_RC: Offsets, weights_R: Integers, stump: Floats, norms: Floats, totals: Floats
+@inline
+def _rectangle(sums: Integers, at_FRC: Offsets, stump: int, number: int, x: Any) -> Any:
+    """The sum of the pixels in one of a stump's rectangles."""
+    upper = sums[at_FRC[stump, number, 0] + x] - sums[at_FRC[stump, number, 1] + x]
+    return upper - sums[at_FRC[stump, number, 2] + x] + sums[at_FRC[stump, number, 3] + x]
+
+
+@inline
+def _two(sums: Integers, at_FRC: Offsets, stumps: Stumps, stump: int, x: Any) -> Any:
+    """The feature of a stump of two rectangles."""
+    weights_FR = stumps.weights_FR
+    first = weights_FR[stump, 0] * _rectangle(sums, at_FRC, stump, 0, x)
+    return first + weights_FR[stump, 1] * _rectangle(sums, at_FRC, stump, 1, x)
+
+
+@inline
+def _three(sums: Integers, at_FRC: Offsets, stumps: Stumps, stump: int, x: Any) -> Any:
+    """The feature of a stump of three rectangles."""
+    third = stumps.weights_FR[stump, 2] * _rectangle(sums, at_FRC, stump, 2, x)
+    return _two(sums, at_FRC, stumps, stump, x) + third
+
+
+@inline
+def _vote(value: Any, norm: np.float32, values: tuple[np.float32, np.float32, np.float32]) -> np.float32:
+    """What a stump adds, by its threshold and what it has below and above it."""
+    return values[1] if np.float32(np.int32(value)) * norm < values[0] else values[2]
+
+
+@inline
+def _values(stumps: Stumps, stump: int) -> tuple[np.float32, np.float32, np.float32]:
+    """Numbers, not a row of the array: the compiler would load one of two from there for each window."""
+    return stumps.stumps_F3[stump, 0], stumps.stumps_F3[stump, 1], stumps.stumps_F3[stump, 2]
+
+
+@jit_apart
+def _judge_all(sums: Integers, at_FRC: Offsets, stumps: Stumps, norms: Floats, totals: Floats) -> None:
+    """The first stage's sum for each window from the first of `sums` on."""
+    totals[:] = 0
+    for stump in range(stumps.first_S[1]):
+        values = _values(stumps, stump)
+        if stumps.weights_FR[stump, 2]:
+            for x in range(np.uint64(len(totals))):
+                totals[x] += _vote(_three(sums, at_FRC, stumps, stump, x), norms[x], values)
+        else:
+            for x in range(np.uint64(len(totals))):
+                totals[x] += _vote(_two(sums, at_FRC, stumps, stump, x), norms[x], values)
+
+
+@jit_apart
+def _judge_groups(
+    sums: Integers,
+    starts: Places,
+    at_FRC: Offsets,
+    stumps: Stumps,
+    stage: int,
+    norms: Floats,
+    evens: Floats,
+    odds: Floats,
 ) -> None:
-    """Add a stump's vote to the totals of the windows at some places."""
-    threshold, below, above = stump[0], stump[1], stump[2]
-    one, two, three = weights_R[0], weights_R[1], weights_R[2]
-    a, b, c, d = at_RC[0, 0], at_RC[0, 1], at_RC[0, 2], at_RC[0, 3]
-    e, f, g, h = at_RC[1, 0], at_RC[1, 1], at_RC[1, 2], at_RC[1, 3]
-    i, j, k, m = at_RC[2, 0], at_RC[2, 1], at_RC[2, 2], at_RC[2, 3]
-    for n in range(len(places)):
-        x = places[n]
-        value = one * (sums[a + x] - sums[b + x] - sums[c + x] + sums[d + x])
-        value += two * (sums[e + x] - sums[f + x] - sums[g + x] + sums[h + x])
-        if three != 0:
-            value += three * (sums[i + x] - sums[j + x] - sums[k + x] + sums[m + x])
-        totals[n] += below if np.float32(np.int32(value)) * norms[n] < threshold else above
+    """The stage's sums for groups of neighbouring windows, of which the first ones are given: totals by group and lane.
+
+    Two groups at once, which share what is looked up for a stump; and so that the compiler finds the loop over the
+    lanes too long to write it out before it can make it vector code.
+    """
+    pairs = len(starts) // 2
+    evens[:pairs] = 0
+    odds[:pairs] = 0
+    for stump in range(stumps.first_S[stage], stumps.first_S[stage + 1]):
+        values = _values(stumps, stump)
+        if stumps.weights_FR[stump, 2]:
+            for pair in range(pairs):
+                for lane in range(np.uint64(LANES)):
+                    x, y = starts[2 * pair] + lane, starts[2 * pair + 1] + lane
+                    evens[pair, lane] += _vote(_three(sums, at_FRC, stumps, stump, x), norms[x], values)
+                    odds[pair, lane] += _vote(_three(sums, at_FRC, stumps, stump, y), norms[y], values)
+        else:
+            for pair in range(pairs):
+                for lane in range(np.uint64(LANES)):
+                    x, y = starts[2 * pair] + lane, starts[2 * pair + 1] + lane
+                    evens[pair, lane] += _vote(_two(sums, at_FRC, stumps, stump, x), norms[x], values)
+                    odds[pair, lane] += _vote(_two(sums, at_FRC, stumps, stump, y), norms[y], values)
