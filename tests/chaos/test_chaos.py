@@ -21,7 +21,7 @@ from tests.chaos.given import STUDY, settings, web, write_given, write_lists
 from tests.chaos.nodes import Nodes, nodes
 from tests.kills import IDIA, ROOT, ended
 from tests.processes import still_running
-from tests.soak import WHOLE, soak_count
+from tests.soak import soak_count
 
 FAULTS = 100
 SEED = int(os.environ.get("IDIA_CHAOS_SEED", "9"))
@@ -33,6 +33,8 @@ ENDS = 60
 SCRATCH_MIB = 256
 KILLED = (-9, -15, 143)
 """How a driver ends that is killed, or asked to end."""
+RAYS_OWN_END = 1
+"""How Ray ends a driver, without a word, that is amid a call to the raylet that is lost."""
 TOLD = {
     *(f"train/{table}" for table in ("runs", "logs", "tensorboard", "curves")),
     "report",
@@ -79,7 +81,7 @@ class Runs:
         """A run that was not killed ends with a line that says why."""
         if code not in KILLED:
             last = said.strip().splitlines()[-1] if said.strip() else ""
-            assert "Error: " in last, f"exit code {code}: {said[-3000:]}"
+            assert "Error: " in last or code == RAYS_OWN_END, f"exit code {code}: {said[-3000:]}"
             assert "Traceback" not in said, said[-3000:]
 
     def _disturb(self, driver: "subprocess.Popen[bytes]", plan: dict[str, list[Fault]]) -> None:
@@ -151,7 +153,6 @@ def of(out: Path) -> list[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.soak
-@WHOLE
 def test_whatever_befalls_a_study_its_outputs_are_those_of_an_undisturbed_one(tmp_path: Path) -> None:
     """A hundred faults on a cluster of three nodes: the same bytes, no process and nothing temporary left."""
     wanted, rng, hits = soak_count(FAULTS), random.Random(SEED), Counter[tuple[str, str]]()
