@@ -18,6 +18,8 @@ RECORD = "progress"
 EVERY_SECONDS = 10.0
 SILENT_SECONDS = 45.0
 """A driver that has not written for so long is taken for gone."""
+LEAST_PART = 0.05
+"""Of a split: less than that tells nothing of the time left."""
 
 
 class ProgressRecord(BaseModel):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from idia_core.progress_record import ProgressRecord, now, read_record, receipts_of
+from idia_core.progress_record import LEAST_PART, ProgressRecord, now, read_record, receipts_of
 from jobs.plan import PlannedStage, State
 
 QUIET_SECONDS = 600.0
@@ -50,9 +50,9 @@ class Live:
 
     @property
     def left(self) -> float | None:
-        """Seconds until the phase is done, at the rate so far; None before there is one."""
+        """Seconds until the phase is done, at the rate so far; None before enough is done to tell one."""
         ahead = self.record.splits - self.record.before - self.ended
-        return max(0.0, ahead * self.seconds / self.ended) if self.ended > 0 else None
+        return max(0.0, ahead * self.seconds / self.ended) if self.ended >= LEAST_PART else None
 
     @property
     def silence(self) -> float:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from upath import UPath
 
-from idia_core.progress_record import EVERY_SECONDS, ProgressRecord, now, write_record
+from idia_core.progress_record import EVERY_SECONDS, LEAST_PART, ProgressRecord, now, write_record
 
 LOG_SECONDS = 10.0
 WORDS = 400
@@ -106,8 +106,8 @@ class Progress:
             parts.append(f"{self._rows / seconds:,.0f} rows/s")
         elif ended:
             parts.append(f"{ended / seconds:.2g} splits/s")
-        if ended and self._done < self._total:
-            left = (self._total - self._before - ended) * seconds / ended
+        if ended >= LEAST_PART and self._done < self._total:
+            left = max(0.0, (self._total - self._before - ended) * seconds / ended)
             parts.append(f"{timedelta(seconds=round(left))} left")
         if self._note and self._done < self._total:
             parts.append(self._note)

@@ -25,7 +25,7 @@ from tests.soak import soak_count
 
 FAULTS = 100
 SEED = int(os.environ.get("IDIA_CHAOS_SEED", "9"))
-ROUND = 25
+ROUND = 50
 """Faults that befall one study before the next one begins."""
 ROUNDS = 12
 ENDS = 60

@@ -47,6 +47,8 @@ def test_the_time_left_follows_from_the_splits_of_this_run(tmp_path: Path) -> No
 
 def test_what_runs_counts_as_far_as_it_is(tmp_path: Path) -> None:
     """Two splits, half done each, are one split; of a driver that is gone they are none."""
+    left_behind(tmp_path, 0, fraction=0.04)
+    assert looked_at(tmp_path, 100).left is None
     left_behind(tmp_path, 9, fraction=1.0)
     assert looked_at(tmp_path, 100).left == pytest.approx(900.0)
     left_behind(tmp_path, 9, fraction=1.0, ended=True)

@@ -56,6 +56,17 @@ def test_the_rate_counts_rows_of_this_run_and_the_time_left_the_running_splits(p
         assert "left" not in progress.rest()
 
 
+def test_the_time_left_waits_for_a_twentieth_of_a_split_and_is_never_less_than_none(progress: Progress) -> None:
+    """What starts slowly would seem to take hours; two that do one split may have done more than there is."""
+    with progress.phase("train models", 1, 0):
+        progress.notes([Note(0.04, "starts", {})])
+        assert "left" not in progress.rest()
+        progress.notes([Note(0.05, "epoch 1/20", {})])
+        assert "left" in progress.rest()
+        progress.notes([Note(0.9, "", {}), Note(0.9, "", {})])
+        assert "  0:00:00 left" in progress.rest()
+
+
 def test_a_terminal_gets_a_bar_that_goes_away() -> None:
     """The bar is transient: what stays on the screen are the stages' own lines."""
     screen = io.StringIO()
