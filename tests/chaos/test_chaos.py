@@ -21,7 +21,7 @@ from tests.chaos.given import STUDY, settings, web, write_given, write_lists
 from tests.chaos.nodes import Nodes, nodes
 from tests.kills import IDIA, ROOT, ended
 from tests.processes import still_running
-from tests.soak import soak_count
+from tests.soak import WHOLE, soak_count
 
 FAULTS = 100
 SEED = int(os.environ.get("IDIA_CHAOS_SEED", "9"))
@@ -153,6 +153,7 @@ def of(out: Path) -> list[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.soak
+@WHOLE
 def test_whatever_befalls_a_study_its_outputs_are_those_of_an_undisturbed_one(tmp_path: Path) -> None:
     """A hundred faults on a cluster of three nodes: the same bytes, no process and nothing temporary left."""
     wanted, rng, hits = soak_count(FAULTS), random.Random(SEED), Counter[tuple[str, str]]()
