@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from threading import Lock
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,8 @@ HEADER_BYTES = 4096
 """Fetched to find out what a file holds; a header is 128 bytes long."""
 CONNECTIONS = 16
 """Headers of files on an object store that are fetched at once."""
+_one_header = Lock()
+"""A header is a Python literal: CPython 3.11 loses count of its recursion when two threads parse one."""
 
 
 def write_embeddings(file: IO[bytes], embeddings_ND: npt.NDArray[np.floating[Any]]) -> None:
@@ -105,7 +108,8 @@ def open_embeddings(path: UPath) -> EmbeddingFile:
         start = io.BytesIO(path.fs.cat_file(path.path, start=0, end=HEADER_BYTES))
         version = np.lib.format.read_magic(start)
         read_header = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
-        shape, by_column, dtype = read_header(start)
+        with _one_header:
+            shape, by_column, dtype = read_header(start)
     except (ValueError, FileNotFoundError) as error:
         reason = str(error).partition("\n")[0]
         raise InvalidInputError(f"no readable npy file: {reason}", str(path), "Fetch it again.") from None

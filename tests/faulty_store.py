@@ -2,8 +2,8 @@
 
 moto's own server behind a gate. Before or after a request is done, the gate answers 503 SlowDown or 500 InternalError,
 breaks the connection, cuts the answer short or is slow, for the share of requests that `POST /_faults?share=0.1&seed=3`
-asks for, or once some have passed with `after=40`; with `share=1` the store is down for good. `GET /_faults` tells what
-was done: verb, fault and how often.
+asks for and the first one of each verb, or once some have passed with `after=40`; with `share=1` the store is down for
+good. `GET /_faults` tells what was done: verb, fault and how often.
 """
 
 import json
@@ -61,9 +61,11 @@ class Gate:
         if environ["PATH_INFO"] == ADMIN:
             return self._admin(environ, start_response)
         with self.lock:
-            spoiled = self.done.total() >= self.after and self.chance.random() < self.share
+            verb = environ["REQUEST_METHOD"]
+            first = self.share > 0 and all(verb != other for other, _ in self.done)
+            spoiled = self.done.total() >= self.after and (self.chance.random() < self.share or first)
             fault = self.chance.choice(self.faults) if spoiled else None
-            self.done[environ["REQUEST_METHOD"], fault or "passed"] += 1
+            self.done[verb, fault or "passed"] += 1
         if fault is Fault.SLOW:
             time.sleep(SLOW_SECONDS)
         if fault is Fault.THROTTLED:

@@ -1,6 +1,8 @@
 """Files of embeddings: their bytes, and their rows read from a disk and by URL."""
 
+import gc
 import io
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ import numpy.typing as npt
 import pytest
 from upath import UPath
 
-from idia_core.embeddings import STORED, Embeddings, open_embeddings, read_rows, write_embeddings
+from idia_core import embeddings as embeddings_module
+from idia_core.embeddings import STORED, EmbeddingFile, Embeddings, open_embeddings, read_rows, write_embeddings
 from idia_core.errors import InvalidInputError
 
 ROWS = (5, 0, 3, 4)
@@ -158,3 +161,39 @@ def test_files_of_two_models_are_told(tmp_path: Path) -> None:
         (tmp_path / f"{place}.npy").write_bytes(written(np.zeros((2, width))))
     with pytest.raises(InvalidInputError, match=r"7 dimensions, and 6 in '0\.npy'"):
         Embeddings([UPath(tmp_path / f"{place}.npy") for place in range(2)])
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads take turns at every chance, and the garbage collector gives them many."""
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(5, 1, 1)
+    yield
+    sys.setswitchinterval(interval)
+    gc.set_threshold(*thresholds)
+
+
+class _Garbage:
+    """Refers to itself, and does something when it is collected."""
+
+    def __init__(self) -> None:
+        self.own = self
+
+    def __del__(self) -> None:
+        sum(range(200))
+
+
+@pytest.mark.usefixtures("restless")
+def test_many_headers_are_read_at_once(files: list[UPath], monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython 3.11 raises a SystemError where threads parse literals in each other's midst."""
+    open_one = embeddings_module.open_embeddings
+
+    def open_amid_garbage(path: UPath) -> EmbeddingFile:
+        for _ in range(20):
+            _Garbage()
+            found = open_one(path)
+        return found
+
+    monkeypatch.setattr(embeddings_module, "open_embeddings", open_amid_garbage)
+    assert len(Embeddings(files * 40)) == 40 * len(Embeddings(files))
