@@ -208,7 +208,7 @@ def main() -> None:
     if options.quick:
         size = Size(options.rows // 20, options.people // 10, 10)
     clip_retrieval_python()  # not within what is timed
-    ray.init(num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False)
     held = list[bool]()
     for kind in options.only or (["codes"] if options.quick else [*KINDS]):
         factory = "IVF256,PQ32x8np" if options.quick and kind == "codes" else KINDS[kind]

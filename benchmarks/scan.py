@@ -234,7 +234,7 @@ def more_files(files: Sequence[Path]) -> Iterator[bool]:
 def start_ray() -> None:
     """A Ray of two cores whose workers find this checkout."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 << 20)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 << 20)
 
 
 def main() -> None:

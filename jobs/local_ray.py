@@ -101,4 +101,5 @@ def _folder_with_reaper() -> Iterator[None]:
 def _start_local_ray(folder: Path) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, _temp_dir=str(folder), **QUIET)
+    own = str(folder)  # and "local", as without an address Ray joins any that runs on this machine
+    ray.init("local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, _temp_dir=own, **QUIET)

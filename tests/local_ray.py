@@ -8,7 +8,7 @@ import ray
 
 def start() -> None:
     """Start it."""
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=128 << 20, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=128 << 20, log_to_driver=False)
 
 
 @contextmanager

@@ -106,7 +106,7 @@ import sys, time
 from pathlib import Path
 import ray
 from tests.pipelines.test_watching import run
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _metrics_export_port=int(sys.argv[1]))
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, _metrics_export_port=int(sys.argv[1]))
 run(Path(sys.argv[2]) / "scan")
 try:
     run(Path(sys.argv[2]) / "fails")
