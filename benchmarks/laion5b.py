@@ -46,8 +46,8 @@ STAGES = (
     Stage("index 512 dimensions, exact", "index.flat", PAIRS, PAIRS * 4096, PAIRS / 2**20),
     Stage("search it for 15,900 pictures", "search.flat", PAIRS * QUESTIONS, PAIRS * 2048, PAIRS / 2**20),
     Stage("faces on every picture (Haar)", "faces.haar", PAIRS, PAIRS * PICTURE_BYTES, PAIRS / 1e4),
-    Stage("look at every picture for `shards`", "shards.look", PAIRS, PAIRS * PICTURE_BYTES, PAIRS / 1e4),
-    Stage("write the tars", "shards.write", PAIRS * PICTURE_BYTES, 2 * PAIRS * PICTURE_BYTES, PAIRS / 1e4),
+    Stage("look at every picture for `shards`", "shards_look", PAIRS, PAIRS * PICTURE_BYTES, PAIRS / 1e4),
+    Stage("write the tars", "shards_write", PAIRS * PICTURE_BYTES, 2 * PAIRS * PICTURE_BYTES, PAIRS / 1e4),
     Stage("verify the tars", "verify", PAIRS * PICTURE_BYTES, PAIRS * PICTURE_BYTES, PAIRS / 1e4),
 )
 

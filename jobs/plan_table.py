@@ -21,20 +21,25 @@ COLUMNS = ("splits", "reads", "CPU-hours", "GPU-hours", "time")
 def print_costs(study: Study, costs: Sequence[StageCost], cluster: Cluster, prices: Prices, console: Console) -> None:
     """Print what each stage costs, and all of them; those that are done cost nothing."""
     say(console, f"{study.name} in {study.out}, on {cluster.cpus:g} CPUs and {cluster.gpus:g} GPUs")
-    table = Table(box=None, pad_edge=False, show_footer=True, footer_style="bold")
-    table.add_column("stage", "total", no_wrap=True)
-    table.add_column("state", overflow="fold", min_width=14)
     priced = prices != Prices(currency=prices.currency)
-    total = _total(costs)
-    footers = ["", _told(total.taken.cpu_hours), _told(total.taken.gpu_hours), _length(total.taken.hours)]
-    for name, footer in zip(COLUMNS, ["", *footers], strict=True):
-        table.add_column(name, footer, justify="right", no_wrap=True)
-    if priced:
-        table.add_column(prices.currency, _told(total.money, "{:,.2f}"), justify="right", no_wrap=True)
-    for cost in costs:
-        table.add_row(*_row(cost, priced=priced))
-    console.print(table)
+    rows = [_row(cost, priced=priced) for cost in costs]
+    console.print(_table(rows, _total(costs), prices.currency if priced else None), crop=False)
     _print_rest(costs, prices, console)
+
+
+def _table(rows: list[list[str | Text]], total: StageCost, currency: str | None) -> Table:
+    """The rows under their heads and above their sum; no figure is cut off, however narrow the terminal is."""
+    table = Table(box=None, pad_edge=False, collapse_padding=True, show_footer=True, footer_style="bold")
+    table.add_column("stage", "total", no_wrap=True)
+    table.add_column("state", overflow="fold", min_width=12)
+    footers = ["", "", _told(total.taken.cpu_hours), _told(total.taken.gpu_hours), _length(total.taken.hours)]
+    names = [*COLUMNS, currency] if currency else COLUMNS
+    for place, (name, footer) in enumerate(zip(names, [*footers, _told(total.money, "{:,.2f}")], strict=False), 2):
+        width = max(len(name), len(footer), *(len(row[place]) for row in rows if place < len(row)), 0)
+        table.add_column(name, footer, justify="right", no_wrap=True, min_width=width)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _row(cost: StageCost, *, priced: bool) -> list[str | Text]:

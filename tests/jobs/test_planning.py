@@ -20,9 +20,9 @@ from jobs.status import print_status, watch_study
 from tests.full_size import write_laion, write_people
 
 
-def planned(*words: str) -> list[list[str]]:
-    """The words of each line that `idia plan` prints."""
-    answer = CliRunner(env={"COLUMNS": "120"}).invoke(app, ["plan", *words])
+def planned(*words: str, width: int = 120) -> list[list[str]]:
+    """The words of each line that `idia plan` prints on a terminal of so many columns."""
+    answer = CliRunner(env={"COLUMNS": str(width)}).invoke(app, ["plan", *words])
     assert answer.exception is None, answer.exception
     return [line.split() for line in answer.output.splitlines()]
 
@@ -41,6 +41,15 @@ def test_sizes_rates_and_prices_of_the_command_line(tmp_path: Path) -> None:
     assert line_of(lines, "scan")[-8:] == ["416", "54.0", "GB+", "0.11", "0", "7", "s", "0.06"]
     assert line_of(lines, "total") == ["total", "0.11", "0", "7", "s", "0.06"]
     assert line_of(lines, "scan:")[:3] == ["scan:", "1e+06", "captions/s"]
+
+
+def test_a_narrow_terminal_cuts_no_figure_off(tmp_path: Path) -> None:
+    """The paper's own study, whose GPUs cost thousands, in 80 columns."""
+    known = "train.resources.pairs_per_second={ViT-B-32: 1100, RN50: 600, RN50x4: 230}"
+    words = ["cc3m.yaml", "--set", f"out={tmp_path}/out", "--sizes", "paper", "--set", known]
+    lines = planned(*words, "--cpus", "64", "--gpus", "8", "--gpu-price", "2.5", width=80)
+    assert line_of(lines, "train")[-5:] == ["8,058.68", "1,611.74", "8.4", "d", "4,029.34"]
+    assert line_of(lines, "total")[-2:] == ["d", "4,029.34"]
 
 
 def test_what_is_not_known_is_said(tmp_path: Path) -> None:
