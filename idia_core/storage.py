@@ -79,20 +79,28 @@ def write_whole(path: UPath) -> Iterator[IO[bytes]]:
     folder = Path(path.path).parent if is_local(path) else Path(tempfile.gettempdir())
     temporary = folder / f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-        if is_local(path):
-            temporary.replace(path.path)
-        else:
-            _put(temporary, path)
+        with room_needed(str(path if is_local(path) else folder)):
+            folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                yield file
+            if is_local(path):
+                temporary.replace(path.path)
+            else:
+                _put(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_needed(where: str) -> Iterator[None]:
+    """Raise `StorageError` where something cannot be written in this block because the disk is full."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        what, where = f"it cannot be written: {os.strerror(error.errno)}", str(path if is_local(path) else folder)
+        what = f"it cannot be written: {os.strerror(error.errno)}"
         raise StorageError(what, where, "Make room there and run again: what is done stays.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _put(file: Path, path: UPath) -> None:

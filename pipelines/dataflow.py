@@ -1,5 +1,6 @@
 """The one place that hands splits to Ray: bounded pending work, retries of lost splits, receipts, progress."""
 
+import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, NodeL
 from idia_core.config import Resources
 from idia_core.errors import BusyError, IdiaError, WorkerLostError
 from idia_core.manifest import FAILED, FINGERPRINT, RECEIPTS, Receipt, digest_of, missing_files, unsealed_receipts
-from idia_core.storage import keep_private, write_text
+from idia_core.storage import keep_private, room_needed, write_text
 from pipelines.progress import STATE, WAITS, Note, Progress
 from pipelines.ray_head import Head
 from pipelines.running import Running
@@ -114,7 +115,8 @@ def _run_split(shared: tuple[Any], job: Job, notes: Any) -> Done:
     notes.begin.remote(job.name, ray.get_runtime_context().get_node_id())
     out = SplitWriter(context.folder, job.name, job.part, _reporter(job.name, notes))
     began = time.monotonic()
-    worker(job.split, out)
+    with room_needed(f"{context.folder}, or the temporary folder {tempfile.gettempdir()}"):
+        worker(job.split, out)
     receipt = out.receipt(job.key)
     _check_still_wanted(context)
     write_text(context.folder / RECEIPTS / f"{job.name}.json", receipt.model_dump_json())

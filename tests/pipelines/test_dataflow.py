@@ -16,7 +16,7 @@ from rich.console import Console
 from upath import UPath
 
 from idia_core.config import Resources, StageConfig
-from idia_core.errors import InvalidInputError, WorkerLostError
+from idia_core.errors import InvalidInputError, StorageError, WorkerLostError
 from idia_core.manifest import Receipt
 from pipelines import dataflow
 from pipelines.dataflow import RECEIPTS, run_phase
@@ -76,6 +76,15 @@ class Complains(Squarer):
         if split["number"] == 3:
             raise InvalidInputError("three is no good", "split 3", "Leave it out.")
         super().__call__(split, out)
+
+
+class FindsNoRoom(Squarer):
+    """Writes for itself, as Arrow does, where the disk is full."""
+
+    def __call__(self, split: Split, out: SplitWriter) -> None:
+        """Try."""
+        with pa.OSFile("/dev/full", "wb") as file:
+            file.write(b"rows")
 
 
 class Slow(Squarer):
@@ -200,6 +209,12 @@ def test_an_error_of_a_split_comes_out_as_it_was_raised(run: Runner) -> None:
         run(Complains)
     assert (caught.value.what, caught.value.where) == ("three is no good", "split 3")
     assert str(caught.value) == "three is no good (split 3). Leave it out."
+
+
+def test_a_disk_that_is_full_is_told_whoever_wrote_to_it(run: Runner) -> None:
+    """Also of files that a split keeps for itself while it works."""
+    with pytest.raises(StorageError, match=r"No space left on device.*Make room"):
+        run(FindsNoRoom)
 
 
 def test_one_worker_means_one_split_at_a_time_and_one_model_loaded(run: Runner, tmp_path: Path) -> None:
